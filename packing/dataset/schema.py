@@ -1,0 +1,44 @@
+"""The columns of the rows we write, as Arrow schemas: names and types are the contract with every trainer.
+
+Field names inside lists are Parquet's own (`element`), so that every reader agrees on the leaf paths.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+
+def list_of(element: pa.DataType) -> pa.DataType:
+    """A list without nulls inside."""
+    return pa.list_(pa.field("element", element, nullable=False))
+
+
+TOKENS = list_of(pa.int32())
+
+BLOCK = pa.struct(
+    [
+        pa.field("role", pa.string(), nullable=False),
+        pa.field("start", pa.int32(), nullable=False),
+        pa.field("length", pa.int32(), nullable=False),
+        pa.field("bias", pa.int32(), nullable=False),
+    ]
+)
+
+SKIPALIGN = pa.schema(
+    [
+        pa.field("input_ids", TOKENS, nullable=False),
+        pa.field("labels", TOKENS, nullable=False),
+        pa.field("position_ids", TOKENS, nullable=False),
+        pa.field("seq_lengths", TOKENS, nullable=False),
+        pa.field("blocks", list_of(BLOCK), nullable=False),
+        pa.field("skipped", pa.bool_(), nullable=False),
+        pa.field("reasons", list_of(pa.string()), nullable=False),
+        pa.field("source_ids", list_of(pa.string()), nullable=False),
+        pa.field("n_tokens", pa.int32(), nullable=False),
+    ]
+)
+"""A row of instruction tokens: `labels` are unshifted (the id itself on trained tokens, -100 elsewhere), `position_ids` start at 0 in
+every sequence and may jump, `seq_lengths` are the boundaries (they add up to the row), `reasons` has one entry a sequence."""
+
+DELTA_COLUMNS = ("position_ids",)
+"""Columns whose values rise by one nearly everywhere: DELTA_BINARY_PACKED takes 0.03 bytes a value where the default takes 1.9."""

@@ -1,0 +1,180 @@
+"""Rows of a source as conversations: the usual shapes of instruction data, told apart row by row.
+
+`messages` (or the column the spec names), ShareGPT's `conversations`, `prompt`/`completion`, `instruction`/`input`/`output`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from packing.spec import Columns
+
+ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+SHAREGPT = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "assistant": "assistant",
+    "bard": "assistant",
+    "bing": "assistant",
+    "model": "assistant",
+    "system": "system",
+    "tool": "tool",
+    "function_response": "tool",
+    "observation": "tool",
+}
+MAX_MESSAGES = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """One conversation: `index` counts rows over all pieces from 0, `row` in its file from 1; `messages` as the chat template takes them."""
+
+    index: int
+    row: int
+    name: str
+    id: str
+    messages: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """A row that is no conversation, and why."""
+
+    row: int
+    name: str
+    reason: str
+
+
+class _Reason(Exception):  # noqa: N818 (not an error of the program: the reason why a row is rejected)
+    """Why a row cannot be used."""
+
+
+def conversations(
+    table: pa.Table, *, container: str, name: str, first_row: int, first_index: int, columns: Columns
+) -> Iterator[Conversation | Rejected]:
+    """The rows of a piece, or of a slice of one, in order; blank lines are passed over in silence."""
+    values = _lines(table) if container == "lines" else _rows(table)
+    for i, value in enumerate(values):
+        if value is None:
+            continue
+        row = first_row + i
+        try:
+            record = _parse(value) if isinstance(value, bytes) else value
+            messages = conversation_of(record, columns)
+            yield Conversation(
+                index=first_index + i, row=row, name=name, id=_id_of(record, columns, row), messages=messages
+            )
+        except _Reason as reason:
+            yield Rejected(row=row, name=name, reason=str(reason))
+
+
+def _lines(table: pa.Table) -> Iterator[bytes | None]:
+    for line in table.column("line").to_pylist():
+        yield line if line.strip() else None
+
+
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    for batch in table.to_batches(max_chunksize=1024):
+        for record in batch.to_pylist():
+            yield _without_nulls(record)
+
+
+def _without_nulls(value: Any) -> Any:
+    """Arrow gives every struct all fields of its type; an absent one is null there and must be absent for a template."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise _Reason(f"not JSON ({error})") from None
+    if not isinstance(record, dict):
+        raise _Reason("not a JSON object")
+    return record
+
+
+def _id_of(record: Mapping[str, Any], columns: Columns, row: int) -> str:
+    value = record.get(columns.id or "id")
+    if columns.id and value is None:
+        raise _Reason(f"no column {columns.id!r}; it has {_names(record)}")
+    return str(value) if isinstance(value, str | int) else str(row)
+
+
+def _names(record: Mapping[str, Any]) -> str:
+    return ", ".join(sorted(record)) or "no columns"
+
+
+def conversation_of(record: Mapping[str, Any], columns: Columns) -> list[dict[str, Any]]:
+    """The messages of a record; raises _Reason with a sentence where there are none or they cannot be used."""
+    if columns.messages:
+        if columns.messages not in record:
+            raise _Reason(f"no column {columns.messages!r}; it has {_names(record)}")
+        return _messages(record[columns.messages])
+    if "messages" in record:
+        return _messages(record["messages"])
+    if "conversations" in record:
+        return _messages(record["conversations"])
+    if "prompt" in record and "completion" in record:
+        return _messages([*_side(record["prompt"], "user"), *_side(record["completion"], "assistant")])
+    if "instruction" in record and "output" in record:
+        return _messages(_instruction(record))
+    raise _Reason(
+        f"no messages, conversations, prompt/completion or instruction/output; it has {_names(record)} (columns: says which)"
+    )
+
+
+def _side(value: Any, role: str) -> list[Any]:
+    return [{"role": role, "content": value}] if isinstance(value, str) else value if isinstance(value, list) else [value]
+
+
+def _instruction(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    question, context = record["instruction"], record.get("input")
+    if isinstance(context, str) and context.strip() and isinstance(question, str):
+        question = f"{question}\n\n{context}"
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": record["output"]}]
+    system = record.get("system")
+    return [{"role": "system", "content": system}, *messages] if isinstance(system, str) and system else messages
+
+
+def _messages(value: Any) -> list[dict[str, Any]]:
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        raise _Reason("messages is no list")
+    if not value:
+        raise _Reason("messages is empty")
+    if len(value) > MAX_MESSAGES:
+        raise _Reason(f"{len(value)} messages, more than {MAX_MESSAGES}")
+    messages = [_message(item, number) for number, item in enumerate(value, 1)]
+    if not any(message["role"] == "assistant" for message in messages):
+        raise _Reason("no assistant message: nothing to train on")
+    return messages
+
+
+def _message(value: Any, number: int) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _Reason(f"message {number} is no object with role and content")
+    if "role" not in value and "from" in value:
+        value = {"role": SHAREGPT.get(str(value["from"]), value["from"]), "content": value.get("value")}
+    role, content = value.get("role"), value.get("content")
+    if role not in ROLES:
+        raise _Reason(f"message {number} has role {role!r}; roles are {', '.join(sorted(ROLES))}")
+    if isinstance(content, list | dict):
+        raise _Reason(f"message {number} is multi-modal (its content is a {type(content).__name__}): only text is served")
+    if content is None and role == "assistant" and value.get("tool_calls"):
+        return {**value, "content": ""}
+    if not isinstance(content, str):
+        raise _Reason(f"message {number} has no content")
+    if not isinstance(value.get("train", True), bool):
+        raise _Reason(f"message {number}: train is true or false")
+    return value

@@ -1,0 +1,155 @@
+"""Sources cut once into immutable pieces, so that row numbers mean the same for ever and any shard finds its rows without seeking.
+
+A piece keeps rows as they came: lines as bytes, Parquet rows as columns. What a row means is decided by the spec, later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from packing.dataset.errors import SourceError
+
+PIECE_BYTES = 32 * 1024 * 1024
+READ_BYTES = 8 * 1024 * 1024
+BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one source file may be, so that a small file cannot stand for an endless one. Bytes are uncompressed."""
+
+    bytes: int = 64 * 1024**3
+    line_bytes: int = 256 * 1024**2
+    expansion: int = 1000
+    columns: int = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """A run of rows: `container` is `lines` (one column, `line`) or `columns`; `first_row` counts from 1 in the file."""
+
+    container: str
+    first_row: int
+    table: pa.Table
+    bytes: int
+
+
+def container_of(path: Path) -> str:
+    """`parquet`, `zstd`, `gzip` or `plain`, by the first bytes: names lie."""
+    with path.open("rb") as stream:
+        head = stream.read(4)
+    if head == b"PAR1":
+        return "parquet"
+    if head == b"\x28\xb5\x2f\xfd":
+        return "zstd"
+    return "gzip" if head[:2] == b"\x1f\x8b" else "plain"
+
+
+def cut(path: Path, *, name: str, limits: Limits) -> Iterator[Cut]:
+    """Cut a source file into runs of rows of at most about 32 MiB; raises SourceError where it cannot be decoded or is empty."""
+    container = container_of(path)
+    rows = 0
+    try:
+        for piece in _cut_parquet(path, name, limits) if container == "parquet" else _cut_lines(path, container, name, limits):
+            rows += piece.table.num_rows
+            yield piece
+    except (pa.ArrowException, OSError, EOFError) as error:
+        message = f"{name} cannot be read as {container}: it is damaged or cut short ({error})"
+        raise SourceError(message, param=name) from error
+    if not rows:
+        message = f"{name} is empty: a source has at least one row"
+        raise SourceError(message, param=name)
+
+
+def _blocks(path: Path, container: str) -> Iterator[bytes]:
+    compression = None if container == "plain" else container
+    with pa.input_stream(str(path), compression=compression) as stream:
+        while block := stream.read(READ_BYTES):
+            yield bytes(block)
+
+
+def _cut_lines(path: Path, container: str, name: str, limits: Limits) -> Iterator[Cut]:
+    most = min(limits.bytes, max(path.stat().st_size, 4096) * limits.expansion)
+    pending, row, total = b"", 1, 0
+    for block in _blocks(path, container):
+        if not total:
+            block = block.removeprefix(BOM)
+        total += len(block)
+        if total > most:
+            message = f"{name} grows to more than {most} bytes when unpacked, more than a source may"
+            raise SourceError(message, param=name)
+        pending += block
+        if len(pending) < PIECE_BYTES:
+            continue
+        end = pending.rfind(b"\n") + 1
+        if end:
+            piece = _lines(pending[:end], row)
+            yield piece
+            row, pending = row + piece.table.num_rows, pending[end:]
+        if len(pending) > limits.line_bytes:
+            message = f"{name}, row {row}: a line of more than {limits.line_bytes} bytes"
+            raise SourceError(message, param=f"{name}:{row}")
+    if pending:
+        yield _lines(pending, row)
+
+
+def _lines(data: bytes, first_row: int) -> Cut:
+    """Lines with their newlines, as one binary column over the very bytes that were read."""
+    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == 0x0A) + 1
+    if not len(ends) or ends[-1] != len(data):
+        ends = np.append(ends, len(data))
+    offsets = np.concatenate([np.zeros(1, np.int64), ends.astype(np.int64)])
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+    lines = pa.Array.from_buffers(pa.large_binary(), len(ends), buffers)
+    return Cut(container="lines", first_row=first_row, table=pa.table({"line": lines}), bytes=len(data))
+
+
+def _cut_parquet(path: Path, name: str, limits: Limits) -> Iterator[Cut]:
+    parquet = pq.ParquetFile(path, page_checksum_verification=True)
+    _check_footer(parquet, path.stat().st_size, name, limits)
+    row = 1
+    for group in range(parquet.num_row_groups):
+        table = parquet.read_row_group(group, use_threads=False)
+        for part in _slices(table):
+            yield Cut(container="columns", first_row=row, table=part, bytes=part.nbytes)
+            row += part.num_rows
+
+
+def _check_footer(parquet: pq.ParquetFile, size: int, name: str, limits: Limits) -> None:
+    """A footer claims how large the data is: believe no claim that a file of this size should not make."""
+    metadata = parquet.metadata
+    claimed = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    most = min(limits.bytes, max(size, 4096) * limits.expansion)
+    if claimed > most:
+        message = f"{name} claims {claimed} bytes of data, more than a file of {size} bytes may ({most})"
+        raise SourceError(message, param=name)
+    if len(parquet.schema_arrow) > limits.columns:
+        message = f"{name} has {len(parquet.schema_arrow)} columns, more than {limits.columns}"
+        raise SourceError(message, param=name)
+    for field in parquet.schema_arrow:
+        if _has_extension(field.type):
+            message = f"{name}: column {field.name!r} is of the extension type {field.type}; plain types only"
+            raise SourceError(message, param=name)
+
+
+def _has_extension(kind: pa.DataType) -> bool:
+    children: list[Any] = [kind.field(i) for i in range(kind.num_fields)]
+    return isinstance(kind, pa.BaseExtensionType) or any(_has_extension(child.type) for child in children)
+
+
+def _slices(table: pa.Table) -> Iterator[pa.Table]:
+    """Halve a table until each part holds at most a piece's bytes, or one row."""
+    if table.nbytes <= PIECE_BYTES or table.num_rows <= 1:
+        if table.num_rows:
+            yield table
+        return
+    middle = table.num_rows // 2
+    yield from _slices(table.slice(0, middle))
+    yield from _slices(table.slice(middle))

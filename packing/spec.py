@@ -1,0 +1,111 @@
+"""What every spec has in common, and how a spec becomes the value a dataset is a function of.
+
+Strict models: an unknown field, a wrong type or an impossible value is refused with the JSON pointer of the field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from packing.dataset.errors import FieldProblem, SpecError
+
+MAX_METADATA = 16
+Name = Annotated[str, StringConstraints(max_length=200)]
+Short = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+SpecModel = TypeVar("SpecModel", bound="CommonSpec")
+
+
+class StrictModel(BaseModel):
+    """No coercion, no unknown fields, no change after validation."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Source(StrictModel):
+    """Where rows come from: an upload, a dataset of the service, or (at the command line) a local path. Exactly one of them."""
+
+    upload: Short | None = None
+    dataset: Short | None = None
+    path: Annotated[str, StringConstraints(min_length=1, max_length=4096)] | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if sum(value is not None for value in (self.upload, self.dataset, self.path)) != 1:
+            message = "a source is one of {upload: id}, {dataset: id} or {path: file or folder}"
+            raise ValueError(message)
+        return self
+
+    def label(self) -> str:
+        """The source as a user would name it."""
+        return str(self.upload or self.dataset or self.path)
+
+
+class Columns(StrictModel):
+    """Names of the source's columns, where they are not the usual ones."""
+
+    text: Short | None = None
+    messages: Short | None = None
+    id: Short | None = None
+
+
+class CommonSpec(StrictModel):
+    """The fields of every kind (contract, "Spec"). `name` and `metadata` describe a dataset and do not change a byte of it."""
+
+    kind: str
+    name: Name = ""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    metadata: Annotated[dict[Annotated[str, StringConstraints(max_length=64)], Annotated[str, StringConstraints(max_length=512)]], Field(max_length=MAX_METADATA)] = {}
+    license: Name | None = None
+    shard_rows: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    shard_tokens: Annotated[int, Field(ge=1, le=10**12)] | None = None
+    on_bad_row: Literal["fail", "skip"] = "fail"
+    columns: Columns = Columns()
+    tokenizer: Annotated[str, StringConstraints(min_length=1, max_length=4096)] = "builtin"
+    chat_template: Annotated[str, StringConstraints(max_length=65536)] | None = None
+    eos_token: Short | None = None
+
+    @model_validator(mode="after")
+    def _one_measure_of_shards(self) -> Self:
+        if self.shard_rows is not None and self.shard_tokens is not None:
+            message = "shard_rows and shard_tokens both say how large a shard is: give one of them"
+            raise ValueError(message)
+        return self
+
+    def sources(self) -> Mapping[str, Source]:
+        """Every source the spec names, by its JSON pointer."""
+        return {}
+
+    def to_json(self) -> dict[str, Any]:
+        """The spec as plain JSON, defaults written out."""
+        return self.model_dump(mode="json")
+
+
+def problems_of(error: ValidationError, *, below: str = "") -> list[FieldProblem]:
+    """Pydantic's findings as pointers and sentences."""
+    found: list[FieldProblem] = []
+    for item in error.errors(include_url=False, include_context=False):
+        steps = [str(step).replace("~", "~0").replace("/", "~1") for step in item["loc"]]
+        pointer = below + "".join(f"/{step}" for step in steps)
+        found.append(FieldProblem(pointer=pointer, message=_sentence(item)))
+    return found
+
+
+def _sentence(item: Mapping[str, Any]) -> str:
+    if item["type"] == "extra_forbidden":
+        return "no such field"
+    if item["type"] == "missing":
+        return "this field is needed"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    given = item.get("input")
+    return f"{message} (got {given!r})" if isinstance(given, str | int | float | bool) and len(repr(given)) < 80 else message
+
+
+def validate(model: type[SpecModel], data: bytes) -> SpecModel:
+    """Validate JSON bytes; raises SpecError naming every offending field. JSON, so that a date may be a string and nothing else may."""
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        raise SpecError(problems_of(error)) from None

@@ -1,0 +1,186 @@
+"""Text to token ids: any `tokenizer.json`, as flat arrays, with every token's first byte.
+
+The reference is Hugging Face `tokenizers`; a faster engine may stand behind `Tokenizer.encode` if it agrees token for token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+
+from packing.dataset.errors import TokenizerError
+from packing.dataset.manifest import canonical_json
+
+LARGEST_FILE = 128 * 1024 * 1024
+FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+BUILTIN = Path(__file__).parent / "builtin_tokenizer"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Tokens of several texts, end to end: `ids` int32 [n], `offsets` int64 [texts + 1] into them, `starts` int64 [n] the byte of its
+    text (UTF-8) where each token begins."""
+
+    ids: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    starts: NDArray[np.int64]
+
+
+class Tokenizer:
+    """One tokenizer: its ids, its special tokens, its chat template. Reading it runs no code of its files."""
+
+    def __init__(self, *, name: str, tokenizer_json: bytes, config: Mapping[str, Any], chat_template: str | None) -> None:
+        self.name = name
+        self._natural = _engine(tokenizer_json, name)
+        self._plain = _engine(tokenizer_json, name)
+        self._plain.encode_special_tokens = True
+        added = self._natural.get_added_tokens_decoder()
+        self.special = {token.content: int(i) for i, token in added.items() if token.special}
+        self.vocab_size = max(max(self._natural.get_vocab().values()), max(added, default=0)) + 1
+        self.special_tokens_map = {
+            key: text for key, value in config.items() if key.endswith("_token") and (text := _token_text(value))
+        }
+        self.eos_token = self.special_tokens_map.get("eos_token")
+        self.bos_token = self.special_tokens_map.get("bos_token")
+        self.chat_template = chat_template
+        self.sha256 = hashlib.sha256(tokenizer_json).hexdigest()
+        about = {"tokenizer": self.sha256, "chat_template": chat_template, "special_tokens": self.special_tokens_map}
+        self.digest = hashlib.sha256(canonical_json(about)).hexdigest()
+        self._byte_lengths = _byte_lengths(json.loads(tokenizer_json), self._natural, self.vocab_size)
+
+    @classmethod
+    def load(cls, folder: Path, *, name: str | None = None) -> Tokenizer:
+        """The tokenizer in a directory with tokenizer.json; raises TokenizerError naming the file that is at fault."""
+        tokenizer_json = _read(folder / "tokenizer.json")
+        if tokenizer_json is None:
+            message = f"{folder} holds no tokenizer.json"
+            raise TokenizerError(message, param="/tokenizer")
+        config_text = _read(folder / "tokenizer_config.json")
+        try:
+            config: Any = json.loads(config_text) if config_text is not None else {}
+        except ValueError as error:
+            message = f"{folder / 'tokenizer_config.json'} is no JSON ({error})"
+            raise TokenizerError(message, param="/tokenizer") from error
+        if not isinstance(config, dict):
+            message = f"{folder / 'tokenizer_config.json'} is no JSON object"
+            raise TokenizerError(message, param="/tokenizer")
+        template = _read(folder / "chat_template.jinja")
+        chat_template = template.decode() if template is not None else _default_template(config.get("chat_template"))
+        return cls(name=name or folder.resolve().name, tokenizer_json=tokenizer_json, config=config, chat_template=chat_template)
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        """Encode texts as they are: a special token's spelling becomes that token. Adds nothing at either end."""
+        return self._encode(self._natural, texts)
+
+    def encode_plain(self, texts: Sequence[str]) -> Encoded:
+        """Encode texts in which no special token is recognised: its spelling is ordinary text."""
+        return self._encode(self._plain, texts)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens spelled out."""
+        return self._natural.decode(list(ids), skip_special_tokens=False)
+
+    def describe(self) -> dict[str, Any]:
+        """What a manifest says of the tokenizer: `sha256` is that of tokenizer.json, `digest` covers template and special tokens too."""
+        return {"name": self.name, "sha256": self.sha256, "digest": self.digest, "vocab_size": self.vocab_size}
+
+    def _encode(self, engine: tokenizers.Tokenizer, texts: Sequence[str]) -> Encoded:
+        encodings = engine.encode_batch_fast(list(texts), add_special_tokens=False)
+        counts = np.fromiter((len(e.ids) for e in encodings), np.int64, count=len(encodings))
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        ids = np.fromiter(chain.from_iterable(e.ids for e in encodings), np.int32, count=int(offsets[-1]))
+        starts = self._starts_by_length(texts, ids, offsets)
+        return Encoded(ids, offsets, self._starts_by_offsets(engine, texts) if starts is None else starts)
+
+    def _starts_by_length(
+        self, texts: Sequence[str], ids: NDArray[np.int32], offsets: NDArray[np.int64]
+    ) -> NDArray[np.int64] | None:
+        """Byte-level tokens lie end to end, so their lengths add up to their starts; None where they do not."""
+        if self._byte_lengths is None:
+            return None
+        lengths = self._byte_lengths[ids]
+        ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        text_bytes = np.fromiter((utf8_length(text) for text in texts), np.int64, count=len(texts))
+        if not np.array_equal(np.diff(ends[offsets]), text_bytes):
+            return None
+        return ends[:-1] - np.repeat(ends[offsets[:-1]], np.diff(offsets))
+
+    def _starts_by_offsets(self, engine: tokenizers.Tokenizer, texts: Sequence[str]) -> NDArray[np.int64]:
+        """The reference's own offsets, in code points, turned into bytes: exact with normalisers too, and slower."""
+        rows: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
+        for text, encoding in zip(texts, engine.encode_batch(list(texts), add_special_tokens=False), strict=True):
+            firsts = np.fromiter((start for start, _ in encoding.offsets), np.int64, count=len(encoding.ids))
+            rows.append(firsts if text.isascii() else _code_point_bytes(text)[firsts])
+        return np.concatenate(rows)
+
+
+def utf8_length(text: str) -> int:
+    """Bytes of a text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _code_point_bytes(text: str) -> NDArray[np.int64]:
+    """The byte where each code point begins, and the length at the end: int64 [len(text) + 1]."""
+    points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+    widths = 1 + (points > 0x7F).astype(np.int64) + (points > 0x7FF) + (points > 0xFFFF)
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(widths)])
+
+
+def _engine(tokenizer_json: bytes, name: str) -> tokenizers.Tokenizer:
+    """The reference engine, less what would change ids or offsets behind our back: truncation, padding, the post-processor."""
+    try:
+        value = json.loads(tokenizer_json)
+        # The post-processor adds BOS and the like, which is the template's business, and byte-level ones trim spaces off the offsets.
+        value.update(truncation=None, padding=None, post_processor=None)
+        return tokenizers.Tokenizer.from_str(json.dumps(value))
+    except Exception as error:  # tokenizers raises plain Exception
+        message = f"the tokenizer.json of {name!r} cannot be read ({error})"
+        raise TokenizerError(message, param="/tokenizer") from error
+
+
+def _byte_lengths(value: Mapping[str, Any], engine: tokenizers.Tokenizer, vocab_size: int) -> NDArray[np.int64] | None:
+    """Bytes of every token of a byte-level BPE without normaliser, whose alphabet has one letter a byte; None for other families."""
+    model = value.get("model") or {}
+    if value.get("normalizer") is not None or model.get("type") != "BPE" or model.get("byte_fallback"):
+        return None
+    if "ByteLevel" not in json.dumps(value.get("pre_tokenizer")):
+        return None
+    lengths = np.zeros(vocab_size, np.int64)
+    for token, i in engine.get_vocab(with_added_tokens=False).items():
+        lengths[i] = len(token)
+    for i, token in engine.get_added_tokens_decoder().items():
+        lengths[i] = utf8_length(token.content)
+    return lengths
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            message = f"{path} has more than {LARGEST_FILE} bytes"
+            raise TokenizerError(message, param="/tokenizer")
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _token_text(value: Any) -> str | None:
+    """A special token in tokenizer_config.json is a string or an object with `content`."""
+    text = value.get("content") if isinstance(value, dict) else value
+    return text if isinstance(text, str) else None
+
+
+def _default_template(value: Any) -> str | None:
+    """A template is a string, or a list of named ones of which `default` counts."""
+    if isinstance(value, list):
+        named = {item.get("name"): item.get("template") for item in value if isinstance(item, dict)}
+        value = named.get("default")
+    return value if isinstance(value, str) else None

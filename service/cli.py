@@ -1,0 +1,99 @@
+"""The command line: one table of commands, each a module that is imported only when it is asked for.
+
+Exit codes: 0 done, 1 the work failed (one clear line on stderr), 2 bad usage or a bad spec (every offending field named).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Protocol
+
+from packing.dataset.errors import LongweaveError, SpecError
+
+COMMANDS = {
+    "serve": ("service.commands.serve", "API, runner and local Ray in one go"),
+    "api": ("service.commands.api", "the API alone"),
+    "runner": ("service.commands.runner", "the runner alone"),
+    "build": ("service.commands.build", "build a dataset without a server"),
+    "preview": ("service.commands.preview", "the first rows of a spec, readable, at once"),
+    "submit": ("service.commands.submit", "send a spec to a service"),
+    "jobs": ("service.commands.jobs", "list the jobs of a service"),
+    "watch": ("service.commands.watch", "follow a job until it ends"),
+    "cancel": ("service.commands.cancel", "cancel a job"),
+    "upload": ("service.commands.upload", "upload a source file"),
+    "download": ("service.commands.download", "download a dataset"),
+    "verify": ("service.commands.verify", "check a dataset: manifest, checksums, invariants of every row"),
+    "train": ("service.commands.train", "train the bundled worker on a dataset"),
+}
+
+
+class Command(Protocol):
+    """What a module of service.commands offers."""
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None: ...
+    def run(self, arguments: argparse.Namespace) -> int: ...
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = _overview()
+    if not words or words[0] not in COMMANDS:
+        parser.parse_args(words)
+        parser.print_help()
+        return 0 if not words else 2
+    module: Command = importlib.import_module(COMMANDS[words[0]][0])  # type: ignore[assignment]
+    command = argparse.ArgumentParser(prog=f"longweave {words[0]}", description=COMMANDS[words[0]][1])
+    command.add_argument("--json", action="store_true", help="print machine-readable JSON")
+    module.arguments(command)
+    arguments = command.parse_args(words[1:])
+    try:
+        return module.run(arguments)
+    except LongweaveError as error:
+        return report(error, as_json=arguments.json)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # The reader of our output has gone (`longweave jobs | head`): nothing is left to tell anybody.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def report(error: LongweaveError, *, as_json: bool) -> int:
+    """Say what went wrong on stderr; the exit code is 2 for a bad spec and 1 for everything else."""
+    if isinstance(error, SpecError):
+        if as_json:
+            problems = [{"pointer": p.pointer, "message": p.message} for p in error.problems]
+            print(json.dumps({"error": {"code": error.code, "problems": problems}}), file=sys.stderr)
+        else:
+            for problem in error.problems:
+                print(f"error: {problem.pointer or 'spec'}: {problem.message}", file=sys.stderr)
+        return 2
+    if as_json:
+        body = {"error": {"code": error.code, "message": error.message, "param": error.param}}
+        print(json.dumps(body), file=sys.stderr)
+    else:
+        print(f"error: {' '.join(error.message.split())}", file=sys.stderr)
+    return 1
+
+
+def _overview() -> argparse.ArgumentParser:
+    lines = "\n".join(f"  {name:<10} {purpose}" for name, (_, purpose) in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="longweave",
+        description="Data that teaches language models to use long context.",
+        epilog=f"commands:\n{lines}\n\n`longweave COMMAND --help` tells more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=list(COMMANDS), metavar="COMMAND", nargs="?")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,96 @@
+"""The kinds of dataset there are, and how a spec finds its own."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import yaml
+
+from packing import skipalign
+from packing.dataset.errors import FieldProblem, SpecError
+from packing.plan import Kind
+from packing.spec import CommonSpec, validate
+
+KINDS: dict[str, Kind] = {
+    "skipalign": skipalign,
+}
+
+LARGEST_SPEC = 1024 * 1024
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML as JSON would say it: dates stay strings, for every field decides about its own type."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuse aliases: a few lines of them can stand for gigabytes."""
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.YAMLError(f"line {mark.line + 1}: aliases (*name) have no place in a spec")
+        return super().compose_node(parent, index)
+
+
+def _refuse(message: str, pointer: str = "") -> SpecError:
+    return SpecError([FieldProblem(pointer=pointer, message=message)])
+
+
+def read_object(text: bytes) -> dict[str, Any]:
+    """One JSON or YAML object; raises SpecError, with the line where the text cannot be read."""
+    if len(text) > LARGEST_SPEC:
+        raise _refuse(f"a spec has at most {LARGEST_SPEC} bytes, this one has {len(text)}")
+    try:
+        decoded = text.decode("utf-8")
+        try:
+            value = json.loads(decoded)
+        except ValueError:
+            value = yaml.load(decoded, Loader=_PlainLoader)  # noqa: S506 (a SafeLoader, less its dates)
+    except UnicodeDecodeError as error:
+        raise _refuse(f"not UTF-8 (byte {error.start})") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise _refuse(f"{where}neither JSON nor YAML ({getattr(error, 'problem', None) or error})") from None
+    if not isinstance(value, dict):
+        raise _refuse("a spec is one object with named fields, such as `kind: skipalign`")
+    return value
+
+
+def parse_spec(text: bytes) -> CommonSpec:
+    """The spec in `text` (JSON or YAML); raises SpecError naming every offending field."""
+    return spec_of(read_object(text))
+
+
+def spec_of(value: dict[str, Any]) -> CommonSpec:
+    """The spec of a plain object; raises SpecError naming every offending field."""
+    name = value.get("kind")
+    if not isinstance(name, str) or name not in KINDS:
+        known = ", ".join(sorted(KINDS))
+        raise _refuse(f"there is no kind {name!r}; the kinds are {known}" if name else f"needed: one of {known}", "/kind")
+    try:
+        data = json.dumps(value, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _refuse(f"not plain data ({error})") from None
+    return validate(KINDS[name].Spec, data)
+
+
+def refuse_paths(spec: CommonSpec) -> None:
+    """Raise SpecError when any field names a place on the machine: over REST, clients name uploads, datasets and tokenizers only."""
+    problems = [
+        FieldProblem(
+            pointer=f"{pointer}/path",
+            message="a path means nothing to the service: upload the file and say {upload: id}, or name a dataset",
+        )
+        for pointer, source in spec.sources().items()
+        if source.path is not None
+    ]
+    if any(sign in spec.tokenizer for sign in "/\\") or spec.tokenizer.startswith((".", "~")):
+        problems.append(
+            FieldProblem(pointer="/tokenizer", message="a path means nothing to the service: name a registered tokenizer")
+        )
+    if problems:
+        raise SpecError(problems)

@@ -1,0 +1,132 @@
+"""Objects by path in one store, local files or S3: the only file that knows obstore.
+
+Commit is create-if-absent and nothing else; see `Objects.create`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, NotFoundError
+from obstore.store import LocalStore, from_url
+
+from packing.dataset.errors import LongweaveError
+
+CHUNK = 4 * 1024 * 1024
+
+
+class StorageError(LongweaveError):
+    """The object store cannot be used as it is."""
+
+    code = "storage"
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """A store of immutable objects. `url` says where (file:///directory or s3://bucket/prefix) and is all a worker needs to open it."""
+
+    url: str
+    _store: Any
+
+    @classmethod
+    def open(cls, url: str) -> Objects:
+        """Open the store at `url`, making a local directory where it is absent; raises StorageError for a URL of another kind."""
+        parts = urlsplit(url)
+        if parts.scheme == "file":
+            folder = Path(unquote(parts.path))
+            folder.mkdir(parents=True, exist_ok=True)
+            return cls(url, LocalStore(folder))
+        if parts.scheme == "s3":
+            return cls(url, from_url(url))
+        message = f"an object store is file:///directory or s3://bucket/prefix, not {parts.scheme or url!r}"
+        raise StorageError(message)
+
+    @classmethod
+    def local(cls, folder: Path) -> Objects:
+        """The store of a local directory."""
+        return cls.open(folder.resolve().as_uri())
+
+    @property
+    def folder(self) -> Path | None:
+        """The directory of a local store; None for a remote one."""
+        parts = urlsplit(self.url)
+        return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+    def read(self, path: str) -> bytes:
+        """The whole object; raises FileNotFoundError."""
+        return bytes(obstore.get(self._store, path).bytes())
+
+    def read_range(self, path: str, start: int, end: int) -> bytes:
+        """Bytes start..end (end not included)."""
+        return bytes(obstore.get_range(self._store, path, start=start, end=end)) if end > start else b""
+
+    def stream(self, path: str, start: int, end: int) -> Iterator[bytes]:
+        """Bytes start..end (end not included), in chunks."""
+        for begin in range(start, end, CHUNK):
+            yield self.read_range(path, begin, min(begin + CHUNK, end))
+
+    def size(self, path: str) -> int | None:
+        """The object's length in bytes; None where there is none."""
+        try:
+            return int(obstore.head(self._store, path)["size"])
+        except (FileNotFoundError, NotFoundError):
+            return None
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write an object, whole or not at all; what stood there is replaced."""
+        obstore.put(self._store, path, data)
+        self._settle(path)
+
+    def write_file(self, path: str, local: Path) -> None:
+        """Write an object from a local file, whole or not at all."""
+        obstore.put(self._store, path, local)
+        self._settle(path)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Create an object if absent: exactly one of many creators gets True. This is how a dataset is committed."""
+        try:
+            obstore.put(self._store, path, data, mode="create")
+        except AlreadyExistsError:
+            return False
+        self._settle(path)
+        return True
+
+    def list(self, prefix: str) -> list[str]:
+        """Paths of all objects below a prefix, sorted."""
+        return sorted(item["path"] for batch in obstore.list(self._store, prefix) for item in batch)
+
+    def delete_prefix(self, prefix: str) -> None:
+        """Delete everything below a prefix; the prefix is a whole path segment."""
+        paths = self.list(prefix)
+        if paths:
+            obstore.delete(self._store, paths)
+        folder = self.folder
+        if folder is not None and prefix:
+            _prune(folder / prefix, folder)
+
+    def _settle(self, path: str) -> None:
+        """Local files: flush the file and its directory, so that what is acknowledged survives a power cut."""
+        folder = self.folder
+        if folder is None:
+            return
+        for place in (folder / path, (folder / path).parent):
+            handle = os.open(place, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
+def _prune(place: Path, root: Path) -> None:
+    """Remove the empty directories that deleted objects leave in a local store."""
+    if not place.is_dir() or not place.resolve().is_relative_to(root.resolve()):
+        return
+    for folder, _, _ in sorted(os.walk(place), reverse=True):
+        if not os.listdir(folder):  # noqa: PTH208
+            Path(folder).rmdir()
