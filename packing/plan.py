@@ -25,7 +25,8 @@ FIRST_REASONS = 20
 class Piece:
     """An immutable cut of a source, at most 64 MiB of its text, kept as one Parquet file and found by the digest of that file.
 
-    `first_row` is the number (from 1) that the piece's first row has in its file `name`; `field` is the spec's pointer of the source.
+    `first_row` is the number (from 1) that the piece's first row has in its file `name`, `first_index` the one (from 0) over all pieces of
+    the source; `field` is the spec's pointer of the source.
     `container` is `lines` (one binary column, a line a row, blank ones included) or `columns` (the source's own columns).
     """
 
@@ -34,6 +35,7 @@ class Piece:
     field: str
     name: str
     first_row: int
+    first_index: int
     rows: int
     bytes: int
 

@@ -75,8 +75,6 @@ class Settings:
         try:
             self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.incoming.mkdir(exist_ok=True)
-            if self.objects_url.startswith("file://"):
-                Path(self.objects_url.removeprefix("file://")).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             message = f"the data directory {self.data_dir} cannot be used: {error.strerror or error}"
             raise SettingsError(message, param="LONGWEAVE_DATA_DIR") from error
@@ -89,10 +87,12 @@ class Settings:
         return cls(
             data_dir=folder,
             database_url=environ.get("LONGWEAVE_DATABASE_URL") or f"sqlite:///{folder / 'longweave.db'}",
-            objects_url=environ.get("LONGWEAVE_OBJECTS_URL") or f"file://{folder / 'objects'}",
+            objects_url=environ.get("LONGWEAVE_OBJECTS_URL") or (folder / "objects").as_uri(),
             ray_address=environ.get("LONGWEAVE_RAY_ADDRESS") or None,
             workers=_number(environ, "LONGWEAVE_WORKERS", int, os.cpu_count() or 1, least=0),
-            hosts=frozenset(name.strip().lower() for name in environ.get("LONGWEAVE_HOSTS", "").split(",") if name.strip()),
+            hosts=frozenset(
+                name.strip().lower() for name in environ.get("LONGWEAVE_HOSTS", "").split(",") if name.strip()
+            ),
             attempts=_number(environ, "LONGWEAVE_MAX_ATTEMPTS", int, 3, least=1),
             lease_seconds=lease,
             heartbeat_seconds=_number(environ, "LONGWEAVE_HEARTBEAT_SECONDS", float, lease / 4, least=0.05),

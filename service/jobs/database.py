@@ -173,7 +173,12 @@ def new_id(prefix: str, connection: Connection) -> str:
 def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
     # Python's driver would begin transactions by itself, and late; `_on_begin` does it.
     connection.isolation_level = None
-    for pragma in (f"busy_timeout = {BUSY_MILLISECONDS}", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+    for pragma in (
+        f"busy_timeout = {BUSY_MILLISECONDS}",
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+    ):
         connection.execute(f"PRAGMA {pragma}")
 
 

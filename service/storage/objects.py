@@ -6,10 +6,12 @@ Commit is create-if-absent and nothing else; see `Objects.create`.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 import obstore
@@ -19,6 +21,8 @@ from obstore.store import LocalStore, from_url
 from packing.dataset.errors import LongweaveError
 
 CHUNK = 4 * 1024 * 1024
+PARTIAL = ".partial"
+"""Where a local store keeps unfinished files; never listed."""
 
 
 class StorageError(LongweaveError):
@@ -88,6 +92,34 @@ class Objects:
         obstore.put(self._store, path, local)
         self._settle(path)
 
+    @contextmanager
+    def writing(self, path: str) -> Iterator[IO[bytes]]:
+        """A binary stream that becomes the object when the block ends well, and nothing when it does not.
+
+        A local store's file is written beside its place, flushed, then renamed over; a remote one is put in one go from a temporary file.
+        """
+        folder = self.folder
+        staging = None if folder is None else folder / PARTIAL
+        if staging is not None:
+            staging.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=staging, prefix="shard-")
+        partial = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            if folder is None:
+                obstore.put(self._store, path, partial)
+            else:
+                place = folder / path
+                place.parent.mkdir(parents=True, exist_ok=True)
+                partial.chmod(0o644)
+                partial.replace(place)
+                self._settle(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
     def create(self, path: str, data: bytes) -> bool:
         """Create an object if absent: exactly one of many creators gets True. This is how a dataset is committed."""
         try:
@@ -99,7 +131,7 @@ class Objects:
 
     def list(self, prefix: str) -> list[str]:
         """Paths of all objects below a prefix, sorted."""
-        return sorted(item["path"] for batch in obstore.list(self._store, prefix) for item in batch)
+        return sorted(item["path"] for batch in obstore.list(self._store, prefix) for item in batch if not item["path"].startswith(f"{PARTIAL}/"))
 
     def delete_prefix(self, prefix: str) -> None:
         """Delete everything below a prefix; the prefix is a whole path segment."""

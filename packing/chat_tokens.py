@@ -1,0 +1,174 @@
+"""Rendered conversations as flat token arrays: ids, blocks x1, y1, …, xn, yn, and which tokens are trained.
+
+A token belongs to the block in which it begins, so one that straddles the border between a prompt and its response stays with the
+prompt and is not trained: at inference the header is already tokenised when the response begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from packing.chat import ChatTemplate, Rendered, TemplateRowError
+from packing.tokenizers import Encoded, Tokenizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatTokens:
+    """R conversations end to end.
+
+    `ids` int32 [T], `trained` bool [T]; `offsets` int64 [R + 1] into them. Blocks: `responses` bool [B] (False: a prompt), `lengths`
+    int64 [B] in tokens; `block_offsets` int64 [R + 1] into those. Blocks of a row follow each other without a gap and none is empty.
+    """
+
+    ids: NDArray[np.int32]
+    trained: NDArray[np.bool_]
+    offsets: NDArray[np.int64]
+    responses: NDArray[np.bool_]
+    lengths: NDArray[np.int64]
+    block_offsets: NDArray[np.int64]
+
+
+def within(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """0, 1, …, c - 1 for each count c, end to end: [2, 3] gives [0, 1, 0, 1, 2]."""
+    ends = np.cumsum(counts)
+    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
+
+
+def offsets_of(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each run begins, and the end: int64 [len(counts) + 1]."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+
+
+def spells_special(rendered: Rendered, template: ChatTemplate) -> bool:
+    """Whether a message's content holds the spelling of a special token."""
+    return any(part.content and template.specials(part.text) for part in rendered.parts)
+
+
+def encode_rendered(
+    rendered: Sequence[Rendered], template: ChatTemplate, tokenizer: Tokenizer, *, special_tokens: str
+) -> Encoded:
+    """Tokens of every rendering. With `special_tokens` = "escape", a special token spelled inside a content stays ordinary text;
+    with "allow" it becomes the token; "refuse" expects that no content spells one."""
+    escaped = np.array([special_tokens == "escape" and spells_special(r, template) for r in rendered], bool)
+    if not escaped.any():
+        return tokenizer.encode([r.text for r in rendered])
+    natural = tokenizer.encode([r.text for r, apart in zip(rendered, escaped, strict=True) if not apart])
+    apart = _encode_apart([r for r, apart in zip(rendered, escaped, strict=True) if apart], template, tokenizer)
+    return _interleave(escaped, natural, apart)
+
+
+def _encode_apart(rendered: Sequence[Rendered], template: ChatTemplate, tokenizer: Tokenizer) -> Encoded:
+    """Encode the runs between the template's own special tokens as plain text, and put those tokens' ids between them."""
+    cuts = [_runs(r, template) for r in rendered]
+    index: dict[str, int] = {}
+    for runs in cuts:
+        for text, special in runs:
+            if not special:
+                index.setdefault(text, len(index))
+    plain = tokenizer.encode_plain(list(index))
+    ids: list[NDArray[np.int32]] = [np.zeros(0, np.int32)]
+    starts: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
+    counts: list[int] = []
+    for runs in cuts:
+        position, count = 0, 0
+        for text, special in runs:
+            if special:
+                run_ids, run_starts, size = np.array([tokenizer.special[text]], np.int32), np.zeros(1, np.int64), len(text.encode())
+            else:
+                i = index[text]
+                span = slice(plain.offsets[i], plain.offsets[i + 1])
+                run_ids, run_starts, size = plain.ids[span], plain.starts[span], len(text.encode())
+            ids.append(run_ids)
+            starts.append(run_starts + position)
+            position += size
+            count += len(run_ids)
+        counts.append(count)
+    return Encoded(np.concatenate(ids), offsets_of(np.array(counts, np.int64)), np.concatenate(starts))
+
+
+def _runs(rendered: Rendered, template: ChatTemplate) -> list[tuple[str, bool]]:
+    """A rendering as runs of (text, is it a special token): only the template's own spellings count."""
+    runs: list[tuple[str, bool]] = []
+    pending = ""
+    for part in rendered.parts:
+        if part.content:
+            pending += part.text
+            continue
+        last = 0
+        for start, end in template.specials(part.text):
+            pending += part.text[last:start]
+            if pending:
+                runs.append((pending, False))
+            runs.append((part.text[start:end], True))
+            pending, last = "", end
+        pending += part.text[last:]
+    if pending:
+        runs.append((pending, False))
+    return runs
+
+
+def _interleave(chosen: NDArray[np.bool_], no: Encoded, yes: Encoded) -> Encoded:
+    """Rows of two encodings in one order: row i comes from `yes` where chosen[i]."""
+    rank = np.where(chosen, np.cumsum(chosen) - 1 + len(no.offsets) - 1, np.cumsum(~chosen) - 1)
+    counts = np.concatenate([np.diff(no.offsets), np.diff(yes.offsets)])
+    firsts = np.concatenate([no.offsets[:-1], yes.offsets[:-1] + len(no.ids)])
+    order = np.repeat(firsts[rank], counts[rank]) + within(counts[rank])
+    return Encoded(
+        np.concatenate([no.ids, yes.ids])[order], offsets_of(counts[rank]), np.concatenate([no.starts, yes.starts])[order]
+    )
+
+
+def chat_tokens(rendered: Sequence[Rendered], encoded: Encoded) -> ChatTokens:
+    """Find every block's and every trained span's tokens, for all rows at once; raises TemplateRowError where tokens run backwards."""
+    rows = len(rendered)
+    counts = np.diff(encoded.offsets)
+    # Rows are laid on one line of bytes, a byte apart, so that one search finds the tokens of all borders.
+    base = offsets_of(np.array([r.bytes + 1 for r in rendered], np.int64))
+    line = encoded.starts + np.repeat(base[:-1], counts)
+    if len(line) and (np.diff(line) < 0).any():
+        raise TemplateRowError("the tokenizer's offsets run backwards: its borders cannot be found")
+    turns = np.array([len(r.turns) for r in rendered], np.int64)
+    turn_row = np.repeat(np.arange(rows), turns)
+    edges = np.array([(t.start, t.end) for r in rendered for t in r.turns], np.int64).reshape(-1, 2) + base[turn_row, None]
+    spans = np.array(
+        [(*span, i) for i, r in enumerate(rendered) for t in r.turns for span in t.trained], np.int64
+    ).reshape(-1, 3)
+    trained_edges = np.searchsorted(line, spans[:, :2] + base[spans[:, 2], None])
+    steps = np.zeros(len(line) + 1, np.int64)
+    np.add.at(steps, trained_edges[:, 0], 1)
+    np.add.at(steps, trained_edges[:, 1], -1)
+    borders = np.searchsorted(line, edges)
+    responses, lengths, block_offsets = _blocks(borders, turn_row, turns, encoded.offsets)
+    return ChatTokens(
+        ids=encoded.ids,
+        trained=np.cumsum(steps[:-1]) > 0,
+        offsets=encoded.offsets,
+        responses=responses,
+        lengths=lengths,
+        block_offsets=block_offsets,
+    )
+
+
+def _blocks(
+    borders: NDArray[np.int64], turn_row: NDArray[np.int64], turns: NDArray[np.int64], offsets: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]:
+    """Blocks of all rows from the token borders [turns, 2] of their responses: a prompt before each, and one after the last."""
+    rows = len(offsets) - 1
+    per_row = 2 * turns + 1
+    first = offsets_of(per_row)
+    starts = np.empty(first[-1], np.int64)
+    responses = np.zeros(first[-1], bool)
+    starts[first[:-1]] = offsets[:-1]
+    place = first[turn_row] + 2 * within(turns) + 1
+    starts[place], starts[place + 1] = borders[:, 0], borders[:, 1]
+    responses[place] = True
+    ends = np.append(starts[1:], offsets[-1])
+    lengths = ends - starts
+    kept = lengths > 0
+    block_row = np.repeat(np.arange(rows), per_row)
+    counts = np.bincount(block_row[kept], minlength=rows).astype(np.int64)
+    return responses[kept], lengths[kept], offsets_of(counts)

@@ -1,0 +1,172 @@
+"""Rows of the skipalign schema: putting them together from flat arrays, and holding them to their invariants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from packing.chat_tokens import offsets_of
+from packing.dataset import schema
+from packing.dataset.errors import DatasetError
+
+IGNORED = -100
+
+
+def _lists(offsets: NDArray[np.int64], values: pa.Array, kind: pa.DataType) -> pa.Array:
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values, type=kind)
+
+
+def assemble(
+    *,
+    ids: NDArray[np.int32],
+    trained: NDArray[np.bool_],
+    positions: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+    responses: NDArray[np.bool_],
+    lengths: NDArray[np.int64],
+    bias: NDArray[np.int64],
+    block_offsets: NDArray[np.int64],
+    reasons: Sequence[str],
+    skipped: NDArray[np.bool_],
+    source_ids: Sequence[str],
+) -> pa.RecordBatch:
+    """R unpacked rows from flat arrays: tokens [T], offsets [R + 1], blocks [B], block offsets [R + 1]."""
+    rows = len(offsets) - 1
+    counts = np.diff(offsets)
+    labels = np.where(trained, ids, np.int32(IGNORED)).astype(np.int32)
+    block_row = np.repeat(np.arange(rows), np.diff(block_offsets))
+    start = offsets_of(lengths)[:-1] - offsets[block_row]
+    roles = pa.DictionaryArray.from_arrays(pa.array(responses.astype(np.int8)), pa.array(["user", "assistant"]))
+    columns = [roles.cast(pa.string()), *(pa.array(a.astype(np.int32)) for a in (start, lengths, bias))]
+    blocks = pa.StructArray.from_arrays(columns, fields=list(schema.BLOCK))
+    one = np.arange(rows + 1)
+    texts = schema.list_of(pa.string())
+    return pa.RecordBatch.from_arrays(
+        [
+            _lists(offsets, pa.array(ids), schema.TOKENS),
+            _lists(offsets, pa.array(labels), schema.TOKENS),
+            _lists(offsets, pa.array(positions), schema.TOKENS),
+            _lists(one, pa.array(counts.astype(np.int32)), schema.TOKENS),
+            _lists(block_offsets, blocks, schema.list_of(schema.BLOCK)),
+            pa.array(skipped),
+            _lists(one, pa.array(list(reasons), pa.string()), texts),
+            _lists(one, pa.array(list(source_ids), pa.string()), texts),
+            pa.array(counts.astype(np.int32)),
+        ],
+        schema=schema.SKIPALIGN,
+    )
+
+
+class _Rows:
+    """The columns of a batch as flat arrays; sequences and blocks are numbered over all rows."""
+
+    def __init__(self, batch: pa.RecordBatch) -> None:
+        def flat(name: str) -> tuple[NDArray[np.int64], pa.Array]:
+            column = batch.column(name)
+            # offsets of a slice do not begin at 0, its flattened values do
+            offsets = column.offsets.to_numpy().astype(np.int64)
+            return offsets - offsets[0], column.flatten()
+
+        self.tokens, ids = flat("input_ids")
+        self.ids = ids.to_numpy()
+        self.label_offsets, labels = flat("labels")
+        self.labels = labels.to_numpy()
+        self.position_offsets, positions = flat("position_ids")
+        self.positions = positions.to_numpy().astype(np.int64)
+        self.sequences, lengths = flat("seq_lengths")
+        self.sequence_lengths = lengths.to_numpy().astype(np.int64)
+        self.blocks, blocks = flat("blocks")
+        role, start, length, bias = blocks.flatten()
+        self.responses = role.to_numpy(zero_copy_only=False) == "assistant"
+        self.block_start, self.block_length, self.bias = (a.to_numpy().astype(np.int64) for a in (start, length, bias))
+        self.reason_offsets, reasons = flat("reasons")
+        self.reasons = reasons.to_numpy(zero_copy_only=False)
+        self.id_offsets, _ = flat("source_ids")
+        self.skipped = batch.column("skipped").to_numpy(zero_copy_only=False)
+        self.n_tokens = batch.column("n_tokens").to_numpy().astype(np.int64)
+
+
+def check(batch: pa.RecordBatch, *, strategy: str, max_position: int) -> None:
+    """Raise DatasetError, naming the row of the batch, unless every row keeps every invariant:
+
+    lists of one length; sequences fill the row; blocks lie end to end and none crosses a sequence; positions start at 0 in every
+    sequence, run on inside a block and are moved by its bias, which never falls and rises only at gaps of the strategy; positions of
+    a sequence that jumps stay below `max_position`; a label is its own id or -100, -100 at a sequence's first token, set only in
+    responses and somewhere in the row; `skipped` and `reasons` say what the positions do.
+    """
+    if batch.num_rows:
+        rows = _Rows(batch)
+        _check_shape(rows)
+        _check_positions(rows, strategy=strategy, max_position=max_position)
+        _check_labels(rows)
+
+
+def _require(holds: NDArray[np.bool_], row: NDArray[np.int64], what: str) -> None:
+    if not holds.all():
+        message = f"row {int(row[np.flatnonzero(~holds)[0]])} of the batch: {what}"
+        raise DatasetError(message)
+
+
+def _rows_of(offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+
+
+def _check_shape(r: _Rows) -> None:
+    counts = np.diff(r.tokens)
+    every = np.arange(len(counts))
+    same = (np.diff(r.label_offsets) == counts) & (np.diff(r.position_offsets) == counts) & (r.n_tokens == counts)
+    _require(same & (counts > 0), every, "input_ids, labels, position_ids and n_tokens differ in length, or are empty")
+    sequences = _rows_of(r.sequences)
+    _require(r.sequence_lengths > 0, sequences, "a sequence without tokens")
+    filled = np.bincount(sequences, weights=r.sequence_lengths, minlength=len(counts)) == counts
+    _require(filled, every, "seq_lengths do not add up to the row")
+    each = np.diff(r.sequences)
+    _require((np.diff(r.reason_offsets) == each) & (np.diff(r.id_offsets) == each), every, "not one reason and id a sequence")
+    blocks = _rows_of(r.blocks)
+    _require(r.block_length > 0, blocks, "an empty block")
+    laid = np.bincount(blocks, weights=r.block_length, minlength=len(counts)) == counts
+    _require(laid, every, "blocks do not add up to the row")
+    _require(r.block_start == offsets_of(r.block_length)[:-1] - r.tokens[blocks], blocks, "blocks do not lie end to end")
+    first_tokens = offsets_of(r.sequence_lengths)[:-1]
+    inside = np.isin(first_tokens, offsets_of(r.block_length)[:-1])
+    _require(inside, sequences, "a sequence begins inside a block")
+
+
+def _check_positions(r: _Rows, *, strategy: str, max_position: int) -> None:
+    first = offsets_of(r.sequence_lengths)
+    token_sequence = np.repeat(np.arange(len(r.sequence_lengths)), r.sequence_lengths)
+    token_row = _rows_of(r.tokens)
+    plain = np.arange(len(r.positions)) - first[token_sequence]
+    moved = plain + np.repeat(r.bias, r.block_length)
+    _require(r.positions == moved, token_row, "position_ids are not what the blocks and their biases say")
+    block_first = offsets_of(r.block_length)[:-1]
+    block_sequence = token_sequence[block_first]
+    block_row = _rows_of(r.blocks)
+    opens = block_first == first[block_sequence]
+    _require(~opens | (r.bias == 0), block_row, "a sequence does not start at position 0")
+    rise = np.diff(r.bias, prepend=0)
+    rise[opens] = 0
+    _require(rise >= 0, block_row, "a bias falls, so positions do not increase")
+    allowed = {"outer": ~r.responses, "inner": r.responses, "all": np.ones(len(rise), bool)}.get(strategy, np.zeros(len(rise), bool))
+    _require((rise == 0) | allowed, block_row, f"a gap where strategy {strategy} has none")
+    jumps = np.bincount(block_sequence, weights=r.bias, minlength=len(r.sequence_lengths)) > 0
+    last = r.positions[first[1:] - 1]
+    sequence_row = _rows_of(r.sequences)
+    _require(~jumps | (last < max_position), sequence_row, f"a position reaches max_position ({max_position})")
+    _require(jumps == (r.reasons == ""), sequence_row, "reasons do not say which sequences are skipped")
+    any_jump = np.bincount(sequence_row, weights=jumps, minlength=len(r.skipped)) > 0
+    _require(any_jump == r.skipped, np.arange(len(r.skipped)), "skipped does not say whether positions jump")
+
+
+def _check_labels(r: _Rows) -> None:
+    row = _rows_of(r.tokens)
+    trained = r.labels != IGNORED
+    _require((r.ids >= 0) & (~trained | (r.labels == r.ids)), row, "a label is neither its own id nor -100")
+    first = offsets_of(r.sequence_lengths)[:-1]
+    _require(~trained[first], _rows_of(r.sequences), "the first token of a sequence has a label, and nothing that predicts it")
+    _require(~trained | np.repeat(r.responses, r.block_length), row, "a label outside the responses")
+    per_row = np.bincount(row, weights=trained, minlength=len(r.n_tokens))
+    _require(per_row > 0, np.arange(len(per_row)), "no label: nothing to train on")

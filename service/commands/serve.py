@@ -1,0 +1,51 @@
+"""`longweave serve`: API, runner and local Ray in one go."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+
+from service.logs import configure_logs
+from service.settings import Settings
+
+HOST, PORT = "127.0.0.1", 8000
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `longweave serve` and `longweave api`."""
+    parser.add_argument(
+        "--host", default=HOST, help=f"address to listen on (default {HOST}); loopback only, there are no keys yet"
+    )
+    parser.add_argument("--port", type=_port, default=PORT, help=f"port to listen on (default {PORT}; 0: any free one)")
+    parser.add_argument("--data-dir", help="where database, uploads and datasets are kept (LONGWEAVE_DATA_DIR)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until SIGTERM or Ctrl-C."""
+    return serve_from(arguments, with_runner=True)
+
+
+def serve_from(arguments: argparse.Namespace, *, with_runner: bool) -> int:
+    """Serve as the command line says."""
+    configure_logs()
+    settings = Settings.from_environment(os.environ, data_dir=arguments.data_dir)
+    # FastAPI is imported late, so that `--help` and bad settings are quick.
+    from service.serving import listen, serve
+
+    def announce(url: str) -> None:
+        line = json.dumps({"url": url, "data_dir": str(settings.data_dir), "pid": os.getpid()})
+        print(
+            line if arguments.json else f"Longweave is at {url}  (data in {settings.data_dir}; Ctrl-C stops it)",
+            flush=True,
+        )
+
+    return serve(settings, listen(arguments.host, arguments.port), announce=announce, with_runner=with_runner)
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        message = "a port is 0 to 65535"
+        raise argparse.ArgumentTypeError(message)
+    return port

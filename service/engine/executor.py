@@ -1,0 +1,132 @@
+"""Who runs the tasks of a job: this process, or Ray core tasks. Payloads and results are JSON bytes; nothing of ours is pickled."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from packing.dataset.errors import LongweaveError
+from service.engine.shard_task import run_task
+
+POLL_SECONDS = 0.2
+RAY_ENVIRONMENT = {
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # it prints a stack trace at every SIGTERM
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # unset, every socket of local Ray listens on all interfaces
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",  # one task, one core: Ray counts them
+    "RAYON_NUM_THREADS": "1",
+}
+OBJECT_STORE_BYTES = 100 * 1024 * 1024
+"""Tasks hand over some JSON, never data: Ray's object store stays near its least size."""
+
+
+class WorkerLostError(LongweaveError):
+    """A worker died under a task more often than Ray retries it."""
+
+    code = "worker_lost"
+
+
+class Executor(Protocol):
+    """Runs tasks and yields their results as they come, in any order; `check` is called at least twice a second and may raise."""
+
+    def run(self, payloads: Sequence[bytes], check: Callable[[], None]) -> Iterator[bytes]: ...
+
+
+class InlineExecutor:
+    """One task after the other, here."""
+
+    def run(self, payloads: Sequence[bytes], check: Callable[[], None]) -> Iterator[bytes]:
+        """Yield each payload's result; `check` is called between tasks."""
+        for payload in payloads:
+            check()
+            yield run_task(payload)
+
+
+class RayExecutor:
+    """Ray core tasks on a local Ray of our own (`address` None) or on a cluster."""
+
+    def __init__(self, *, address: str | None = None, workers: int) -> None:
+        self._address = address
+        self._workers = workers
+        self._task: Any = None
+
+    def start(self) -> None:
+        """Start or join Ray. Away from the main thread, where ray.init would replace the process's signal handlers."""
+        failure: list[BaseException] = []
+
+        def boot() -> None:
+            try:
+                self._boot()
+            except BaseException as error:  # noqa: BLE001 (handed to the caller's thread below)
+                failure.append(error)
+
+        thread = threading.Thread(target=boot, name="ray-boot")
+        thread.start()
+        thread.join()
+        if failure:
+            raise failure[0]
+
+    def _boot(self) -> None:
+        for name, value in RAY_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        import ray
+
+        if self._address is None:
+            # RAY_ADDRESS would send a local start to somebody else's cluster: "local" is said aloud.
+            ray.init(
+                address="local",
+                num_cpus=self._workers,
+                include_dashboard=False,
+                log_to_driver=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+            )
+        else:
+            ray.init(address=self._address, log_to_driver=False)
+        self._task = ray.remote(run_task).options(num_cpus=1, max_retries=2)
+
+    def close(self) -> None:
+        """Stop the local Ray, or leave the cluster."""
+        if self._task is not None:
+            import ray
+
+            self._task = None
+            ray.shutdown()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def run(self, payloads: Sequence[bytes], check: Callable[[], None]) -> Iterator[bytes]:
+        """Yield results as tasks end. Twice as many tasks as workers are in flight; what is left when we stop is cancelled."""
+        import ray
+
+        waiting = list(reversed(payloads))
+        flying: dict[Any, bytes] = {}
+        try:
+            while waiting or flying:
+                check()
+                while waiting and len(flying) < 2 * self._workers:
+                    payload = waiting.pop()
+                    flying[self._task.remote(payload)] = payload
+                done, _ = ray.wait(list(flying), num_returns=1, timeout=POLL_SECONDS)
+                for reference in done:
+                    payload = flying.pop(reference)
+                    try:
+                        result: bytes = ray.get(reference)
+                    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+                        message = f"a worker died three times under the same task ({payload.decode()[:200]})"
+                        raise WorkerLostError(message) from error
+                    yield result
+        finally:
+            for reference in flying:
+                ray.cancel(reference, force=True)

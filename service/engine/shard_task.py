@@ -1,0 +1,140 @@
+"""One task of a job: look at a piece, or build a shard. It knows nothing of who asked, in what order, or how often."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+
+from packing.dataset.errors import LongweaveError
+from packing.dataset.manifest import canonical_json
+from packing.dataset.writer import write_shard
+from packing.plan import Kind, Shard, Tally
+from packing.spec import CommonSpec
+from service.engine.inputs import StoreInputs, TokenizerRecord
+from service.kinds import KINDS, spec_of
+from service.storage.intake import SourceRecord
+from service.storage.objects import Objects
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """A finished shard: what stands where, and what was counted while it was built."""
+
+    index: int
+    path: str
+    split: str
+    rows: int
+    tokens: int
+    bytes: int
+    sha256: str
+    content_sha256: str
+    tally: Mapping[str, Any]
+
+    def to_bytes(self) -> bytes:
+        """The receipt as canonical JSON."""
+        return canonical_json(asdict(self))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Receipt:
+        """The inverse of `to_bytes`."""
+        return cls(**json.loads(data))
+
+
+class TaskError(LongweaveError):
+    """An error that a task reported: the sentence and code are the worker's."""
+
+    def __init__(self, code: str, message: str, param: str | None) -> None:
+        super().__init__(message, param=param)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What all tasks of a job share, as it stands in the store at `<work>/header.json`."""
+
+    kind: Kind
+    spec: CommonSpec
+    inputs: StoreInputs
+    target: str
+
+
+def header(spec: CommonSpec, sources: Mapping[str, Any], tokenizer: TokenizerRecord, target: str) -> bytes:
+    """The header of a job, as its tasks read it."""
+    return canonical_json({"spec": spec.to_json(), "sources": sources, "tokenizer": tokenizer.to_json(), "target": target})
+
+
+@lru_cache(maxsize=4)
+def _open_job(url: str, data: bytes) -> Job:
+    value = json.loads(data)
+    spec = spec_of(value["spec"])
+    sources = {pointer: SourceRecord.from_json(record) for pointer, record in value["sources"].items()}
+    inputs = StoreInputs(Objects.open(url), sources, TokenizerRecord(**value["tokenizer"]))
+    return Job(kind=KINDS[spec.kind], spec=spec, inputs=inputs, target=value["target"])
+
+
+def survey_payload(url: str, work: str, piece: int) -> bytes:
+    """The task of surveying the job's piece number `piece`."""
+    return canonical_json({"store": url, "work": work, "stage": "survey", "piece": piece})
+
+
+def build_payload(url: str, work: str, shard: Shard) -> bytes:
+    """The task of building one shard."""
+    return canonical_json({"store": url, "work": work, "stage": "build", "shard": shard.to_json()})
+
+
+def run_task(payload: bytes) -> bytes:
+    """Do one task; JSON in, JSON out. A LongweaveError comes back as data; anything else is raised, for it is nobody's input."""
+    task = json.loads(payload)
+    try:
+        objects = Objects.open(task["store"])
+        job = _open_job(task["store"], objects.read(f"{task['work']}/header.json"))
+        if task["stage"] == "survey":
+            _survey(job, objects, task["work"], task["piece"])
+            return canonical_json({"survey": task["piece"]})
+        receipt = _build(job, objects, Shard(**task["shard"]))
+        objects.write(receipt_path(task["work"], receipt.index), receipt.to_bytes())
+        return canonical_json({"receipt": asdict(receipt)})
+    except LongweaveError as error:
+        return canonical_json({"error": {"code": error.code, "message": error.message, "param": error.param}})
+
+
+def receipt_path(work: str, index: int) -> str:
+    """Where the receipt of a shard is kept."""
+    return f"{work}/receipts/{index:08d}.json"
+
+
+def survey_path(work: str, piece: int) -> str:
+    """Where the survey of a piece is kept."""
+    return f"{work}/surveys/{piece:08d}.arrow"
+
+
+def read_survey(objects: Objects, work: str, piece: int) -> pa.Table:
+    """The survey of a piece, as a task left it."""
+    return pa.ipc.open_file(io.BytesIO(objects.read(survey_path(work, piece)))).read_all()
+
+
+def _survey(job: Job, objects: Objects, work: str, number: int) -> None:
+    table = job.kind.survey(job.spec, job.inputs.pieces[number], job.inputs)
+    sink = io.BytesIO()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    objects.write(survey_path(work, number), sink.getvalue())
+
+
+def _build(job: Job, objects: Objects, shard: Shard) -> Receipt:
+    tally = Tally()
+
+    def checked() -> Iterator[pa.RecordBatch]:
+        for batch in job.kind.build(job.spec, shard, job.inputs, tally):
+            job.kind.check(job.spec, batch)
+            yield batch
+
+    with objects.writing(f"{job.target}/{shard.path}" if job.target else shard.path) as stream:
+        written = write_shard(checked(), job.kind.schema(job.spec), stream)
+    return Receipt(index=shard.index, path=shard.path, split=shard.split, tally=tally.to_json(), **asdict(written))

@@ -1,0 +1,207 @@
+"""What runners write: claims, heartbeats, progress, endings. Every write is fenced by the lease it is made under.
+
+A write takes effect only where id, owner and attempt are still the lease's, the state takes the event, and the lease has not run out by
+the database's clock. A runner that was asleep for longer than its lease therefore changes nothing: it gets LeaseLostError.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine, and_, delete, func, insert, or_, select, update
+from sqlalchemy.sql.elements import ColumnElement
+
+from packing.dataset.errors import LongweaveError
+from service.jobs import eventlog
+from service.jobs.catalog import DatasetEntry, insert_dataset
+from service.jobs.database import jobs, now, reading, runners
+from service.jobs.job import OWNED, Event, Job, Lease, Progress, State, sources, transition
+from service.jobs.store import job_of, moved
+
+RUNNER_LOST = "runner_lost"
+
+
+class LeaseLostError(LongweaveError):
+    """The lease has run out or the job has been taken from us: stop at once and touch nothing."""
+
+    code = "lease_lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A job in the hands of a runner."""
+
+    job: Job
+    lease: Lease
+
+
+class LeaseStore:
+    """The jobs table for runners."""
+
+    def __init__(self, engine: Engine, *, lease_seconds: float, attempts: int) -> None:
+        self._engine = engine
+        self._lease_seconds = lease_seconds
+        self._attempts = attempts
+
+    def claim(self, owner: str) -> Claim | None:
+        """Take the oldest job that waits, or whose runner has been silent for too long; None where there is none.
+
+        One UPDATE finds and takes it, so two runners never get the same; the attempt is counted here, so that a job which kills its
+        runner uses its attempts up. `owner` is new for every claim.
+        """
+        waits = and_(jobs.c.state == State.QUEUED, jobs.c.not_before <= now())
+        left = and_(jobs.c.state == State.RUNNING, jobs.c.lease_expires_at < now(), jobs.c.attempt < self._attempts)
+        oldest = select(jobs.c.id).where(or_(waits, left)).order_by(jobs.c.id).limit(1)
+        # SKIP LOCKED is PostgreSQL's; SQLite has one writer at a time and SQLAlchemy leaves the clause out.
+        chosen = oldest.with_for_update(skip_locked=True).scalar_subquery()
+        take = (
+            update(jobs)
+            .where(jobs.c.id == chosen, or_(waits, left))
+            .values(
+                state=State.RUNNING,
+                owner=owner,
+                attempt=jobs.c.attempt + 1,
+                lease_expires_at=now() + self._lease_seconds,
+                started_at=func.coalesce(jobs.c.started_at, now()),
+                error=None,
+            )
+            .returning(jobs)
+        )
+        with self._engine.begin() as connection:
+            row = connection.execute(take).mappings().one_or_none()
+            if row is None:
+                return None
+            job = job_of(row)
+            _log_state(connection, job, f"running, attempt {job.attempt}")
+            return Claim(job=job, lease=Lease(job_id=job.id, owner=owner, attempt=job.attempt))
+
+    def sweep(self) -> Sequence[Job]:
+        """End what nobody will claim again: silent runners' jobs that were being cancelled, or have no attempt left. Returns them."""
+        silent = jobs.c.lease_expires_at < now()
+        lost = {
+            "code": RUNNER_LOST,
+            "message": f"the runner died {self._attempts} times while it worked on this job",
+            "param": None,
+        }
+        cancelled = update(jobs).where(jobs.c.state == State.CANCELLING, silent).values(moved(Event.EXPIRE))
+        failed = update(jobs).where(jobs.c.state == State.RUNNING, silent, jobs.c.attempt >= self._attempts)
+        with self._engine.begin() as connection:
+            rows = [
+                *connection.execute(cancelled.returning(jobs)).mappings(),
+                *connection.execute(
+                    failed.values(moved(Event.EXHAUST) | {"error": json.dumps(lost)}).returning(jobs)
+                ).mappings(),
+            ]
+            ended = [job_of(row) for row in rows]
+            for job in ended:
+                _log_state(connection, job)
+            return ended
+
+    def heartbeat(self, lease: Lease) -> bool:
+        """Renew the lease; True when somebody has asked for the job's end. Raises LeaseLostError."""
+        renew = update(jobs).where(_held(lease, OWNED)).values(lease_expires_at=now() + self._lease_seconds)
+        with self._engine.begin() as connection:
+            state = connection.execute(renew.returning(jobs.c.state)).scalar_one_or_none()
+            if state is None:
+                raise _lost(lease)
+            return state == State.CANCELLING
+
+    def progress(self, lease: Lease, progress: Progress) -> None:
+        """Write how far the job is; raises LeaseLostError."""
+        values = asdict(progress)
+        with self._engine.begin() as connection:
+            if connection.execute(update(jobs).where(_held(lease, OWNED)).values(values)).rowcount != 1:
+                raise _lost(lease)
+            done, total = progress.shards_done, progress.shards_total
+            message = f"{done} of {total} shards, {progress.rows} rows, {progress.tokens} tokens"
+            eventlog.append(connection, lease.job_id, type="progress", message=message, data=values)
+
+    def succeed(self, lease: Lease, dataset: DatasetEntry) -> Job:
+        """The dataset is committed: it appears and its job has succeeded, in one transaction. Raises LeaseLostError.
+
+        Refused as well where a cancel was asked for meanwhile; `stop` is then what remains.
+        """
+        with self._engine.begin() as connection:
+            job = self._move(connection, lease, Event.SUCCEED, {"eta_seconds": 0.0})
+            insert_dataset(connection, dataset)
+            return job
+
+    def fail(self, lease: Lease, error: Mapping[str, Any]) -> Job:
+        """End the job with an error; raises LeaseLostError."""
+        with self._engine.begin() as connection:
+            return self._move(connection, lease, Event.FAIL, {"error": json.dumps(error)})
+
+    def retry(self, lease: Lease, error: Mapping[str, Any], *, delay: float) -> Job:
+        """Put the job back after an error that may pass, to be claimed again in `delay` seconds. Raises LeaseLostError."""
+        later = {"error": json.dumps(error), "not_before": now() + delay, "eta_seconds": None}
+        with self._engine.begin() as connection:
+            return self._move(connection, lease, Event.RETRY, later)
+
+    def release(self, lease: Lease) -> Job:
+        """Hand the job back because the runner stops; that costs no attempt. Raises LeaseLostError."""
+        with self._engine.begin() as connection:
+            return self._move(connection, lease, Event.RELEASE, {"attempt": jobs.c.attempt - 1, "eta_seconds": None})
+
+    def stop(self, lease: Lease) -> Job:
+        """The runner has stopped because a cancel was asked for; raises LeaseLostError."""
+        with self._engine.begin() as connection:
+            return self._move(connection, lease, Event.STOP, {})
+
+    def seen(self, runner_id: str) -> None:
+        """Note that a runner is alive."""
+        with self._engine.begin() as connection:
+            here = update(runners).where(runners.c.id == runner_id).values(seen_at=now())
+            if connection.execute(here).rowcount == 0:
+                connection.execute(insert(runners).values(id=runner_id, seen_at=now()))
+
+    def gone(self, runner_id: str) -> None:
+        """Note that a runner has stopped."""
+        with self._engine.begin() as connection:
+            connection.execute(delete(runners).where(runners.c.id == runner_id))
+
+    def alive(self) -> int:
+        """How many runners have been heard of within a lease's length."""
+        query = select(func.count()).select_from(runners).where(runners.c.seen_at > now() - self._lease_seconds)
+        with reading(self._engine) as connection:
+            return connection.execute(query).scalar_one()
+
+    def _move(self, connection: Connection, lease: Lease, event: Event, values: Mapping[str, Any]) -> Job:
+        """Apply `event` under the lease, with the columns it brings along, and write it to the event log."""
+        changes: dict[str, Any] = moved(event) | {"owner": None, "lease_expires_at": None, **values}
+        row = connection.execute(
+            update(jobs).where(_held(lease, sources(event))).values(changes).returning(jobs)
+        ).mappings()
+        job = next((job_of(found) for found in row), None)
+        if job is None:
+            raise _lost(lease)
+        assert transition(State.RUNNING, event) is job.state or transition(State.CANCELLING, event) is job.state
+        _log_state(connection, job, f"{job.state}, {event}" if event in (Event.RETRY, Event.RELEASE) else None)
+        return job
+
+
+def _held(lease: Lease, states: Iterable[State]) -> ColumnElement[bool]:
+    return and_(
+        jobs.c.id == lease.job_id,
+        jobs.c.owner == lease.owner,
+        jobs.c.attempt == lease.attempt,
+        jobs.c.state.in_([str(state) for state in states]),
+        jobs.c.lease_expires_at > now(),
+    )
+
+
+def _lost(lease: Lease) -> LeaseLostError:
+    return LeaseLostError(f"the lease on {lease.job_id} is no longer ours", param=lease.job_id)
+
+
+def _log_state(connection: Connection, job: Job, message: str | None = None) -> None:
+    data: dict[str, Any] = {"state": job.state, "attempt": job.attempt}
+    if job.error is not None:
+        data["error"] = job.error
+    if job.dataset_id is not None:
+        data["dataset_id"] = job.dataset_id
+    level = "error" if job.state is State.FAILED else "warn" if job.error is not None else "info"
+    text = message or (f"failed: {job.error['message']}" if job.error is not None else str(job.state))
+    eventlog.append(connection, job.id, type="state", level=level, message=text, data=data)

@@ -1,0 +1,201 @@
+"""Jobs in the database, as clients see them: submit, look, list, cancel, delete. What runners write is in leases.py."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine, RowMapping, case, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from service.jobs import eventlog
+from service.jobs.database import events, idempotency_keys, jobs, new_id, now, reading
+from service.jobs.job import ENDED, Event, Job, Progress, State, sources
+from service.problems import ConflictError, IdempotencyError, NotFoundError, QueueFullError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a client asks for. `key` is its Idempotency-Key; `body_sha256` tells the same request from another."""
+
+    kind: str
+    name: str
+    spec: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+    key: str | None = None
+    body_sha256: str = ""
+
+
+class JobStore:
+    """The jobs table for the API."""
+
+    def __init__(self, engine: Engine, *, queue_limit: int) -> None:
+        self._engine = engine
+        self._queue_limit = queue_limit
+
+    def submit(self, request: Request) -> tuple[Job, bool]:
+        """Put a job into the queue, or find the one that the same Idempotency-Key made; the flag tells which (True: found)."""
+        try:
+            return self._submit(request)
+        except IntegrityError:
+            # Somebody with the same key was faster by a moment: now their job is found.
+            return self._submit(request)
+
+    def _submit(self, request: Request) -> tuple[Job, bool]:
+        with self._engine.begin() as connection:
+            if request.key is not None and (known := _by_key(connection, request)) is not None:
+                return known, True
+            waiting = select(func.count()).select_from(jobs).where(jobs.c.state == State.QUEUED)
+            if connection.execute(waiting).scalar_one() >= self._queue_limit:
+                message = f"{self._queue_limit} jobs wait already: try again later"
+                raise QueueFullError(message)
+            job_id, target = new_id("job", connection), new_id("ds", connection)
+            row = connection.execute(
+                insert(jobs)
+                .values(
+                    id=job_id,
+                    kind=request.kind,
+                    name=request.name,
+                    state=State.QUEUED,
+                    spec=json.dumps(request.spec),
+                    metadata=json.dumps(request.metadata),
+                    target=target,
+                    created_at=now(),
+                )
+                .returning(jobs)
+            )
+            job = job_of(row.mappings().one())
+            if request.key is not None:
+                values = {"key": request.key, "body_sha256": request.body_sha256, "job_id": job_id, "created_at": now()}
+                connection.execute(insert(idempotency_keys).values(values))
+            eventlog.append(connection, job_id, type="state", message="queued", data={"state": State.QUEUED})
+            return job, False
+
+    def get(self, job_id: str) -> Job:
+        """One job; raises NotFoundError."""
+        with reading(self._engine) as connection:
+            return get_job(connection, job_id)
+
+    def list(
+        self, *, state: State | None = None, kind: str | None = None, after: str | None = None, limit: int = 20
+    ) -> Sequence[Job]:
+        """Jobs, newest first, those after the job `after`: ids are in order of creation, so it may be gone meanwhile."""
+        query = select(jobs).order_by(jobs.c.id.desc()).limit(limit)
+        if state is not None:
+            query = query.where(jobs.c.state == state)
+        if kind is not None:
+            query = query.where(jobs.c.kind == kind)
+        if after is not None:
+            query = query.where(jobs.c.id < after)
+        with reading(self._engine) as connection:
+            return [job_of(row) for row in connection.execute(query).mappings()]
+
+    def cancel(self, job_id: str) -> Job:
+        """Ask for a job's end: a queued one is cancelled at once, a running one as soon as its runner sees it. Raises ConflictError."""
+        with self._engine.begin() as connection:
+            asked = update(jobs).where(jobs.c.id == job_id).values(moved(Event.CANCEL))
+            before = get_job(connection, job_id)
+            row = connection.execute(asked.where(jobs.c.state.in_(sources(Event.CANCEL))).returning(jobs)).mappings()
+            job = next((job_of(found) for found in row), None)
+            if job is None:
+                message = f"job {job_id} has {before.state} already"
+                raise ConflictError(message, param=job_id)
+            if job.state != before.state:
+                eventlog.append(connection, job_id, type="state", message=job.state, data={"state": job.state})
+            return job
+
+    def delete(self, job_id: str) -> None:
+        """Forget a job that has ended, with its events; its dataset stays. Raises NotFoundError, ConflictError."""
+        with self._engine.begin() as connection:
+            job = get_job(connection, job_id)
+            if not job.state.ended:
+                message = f"job {job_id} is {job.state}: cancel it first"
+                raise ConflictError(message, param=job_id)
+            connection.execute(delete(events).where(events.c.job_id == job_id))
+            connection.execute(delete(idempotency_keys).where(idempotency_keys.c.job_id == job_id))
+            connection.execute(delete(jobs).where(jobs.c.id == job_id))
+
+    def events(self, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[eventlog.Entry]:
+        """The job's events after the one numbered `after`, oldest first; raises NotFoundError."""
+        with reading(self._engine) as connection:
+            get_job(connection, job_id)
+            return eventlog.read(connection, job_id, after=after, limit=limit)
+
+    def active_mention(self, name: str) -> str | None:
+        """The id of a job that has not ended and whose spec names `name` (an upload's or a dataset's id)."""
+        # Ids hold no % and no quote, and the underscore's wildcard can at worst find what is not there: then we refuse too much.
+        query = select(jobs.c.id).where(jobs.c.state.not_in(ENDED), jobs.c.spec.like(f'%"{name}"%')).limit(1)
+        with reading(self._engine) as connection:
+            return connection.execute(query).scalar()
+
+    def counts(self) -> dict[State, int]:
+        """How many jobs there are in each state."""
+        query = select(jobs.c.state, func.count()).group_by(jobs.c.state)
+        with reading(self._engine) as connection:
+            found = {State(state): int(count) for state, count in connection.execute(query)}
+        return {state: found.get(state, 0) for state in State}
+
+    def longest_wait(self) -> float:
+        """Seconds the oldest queued job has waited."""
+        query = select(now() - func.min(jobs.c.created_at)).where(jobs.c.state == State.QUEUED)
+        with reading(self._engine) as connection:
+            return max(0.0, connection.execute(query).scalar() or 0.0)
+
+
+def moved(event: Event) -> dict[str, Any]:
+    """The columns that `event` changes, for an UPDATE restricted to the states in `sources(event)`."""
+    moves = sources(event)
+    after = case(*[(jobs.c.state == state, str(target)) for state, target in moves.items()])
+    finishing = [state for state, target in moves.items() if target.ended and not state.ended]
+    return {
+        "state": after,
+        "finished_at": case((jobs.c.state.in_(finishing), now()), else_=jobs.c.finished_at),
+    }
+
+
+def get_job(connection: Connection, job_id: str) -> Job:
+    """One job within a transaction; raises NotFoundError."""
+    row = connection.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one_or_none()
+    if row is None:
+        message = f"there is no job {job_id!r}"
+        raise NotFoundError(message, param="id")
+    return job_of(row)
+
+
+def job_of(row: RowMapping) -> Job:
+    """A row of the jobs table as a Job."""
+    return Job(
+        id=row["id"],
+        kind=row["kind"],
+        name=row["name"],
+        state=State(row["state"]),
+        spec=json.loads(row["spec"]),
+        target=row["target"],
+        progress=Progress(
+            shards_done=row["shards_done"],
+            shards_total=row["shards_total"],
+            rows=row["rows"],
+            tokens=row["tokens"],
+            bytes=row["bytes"],
+            eta_seconds=row["eta_seconds"],
+        ),
+        error=json.loads(row["error"]) if row["error"] else None,
+        attempt=row["attempt"],
+        metadata=json.loads(row["metadata"]),
+        created_at=row["created_at"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+    )
+
+
+def _by_key(connection: Connection, request: Request) -> Job | None:
+    query = select(idempotency_keys).where(idempotency_keys.c.key == request.key)
+    row = connection.execute(query).mappings().one_or_none()
+    if row is None:
+        return None
+    if row["body_sha256"] != request.body_sha256:
+        message = "this Idempotency-Key was used for another body: take a new key for a new job"
+        raise IdempotencyError(message, param="Idempotency-Key")
+    return get_job(connection, row["job_id"])

@@ -1,0 +1,80 @@
+"""The bytes of a dataset: what its manifest names, with ranges and conditions, as attachments that no browser interprets."""
+
+from __future__ import annotations
+
+import base64
+from urllib.parse import quote
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+
+from service.library import Item
+from service.routes.datasets import find
+from service.routes.ranges import byte_range, matches
+from service.services import Services, Wired
+
+router = APIRouter(prefix="/v1", tags=["files"])
+
+TYPES = {
+    ".parquet": "application/vnd.apache.parquet",
+    ".json": "application/json",
+    ".md": "text/markdown; charset=utf-8",
+}
+BYTES = {
+    "description": "the file",
+    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+}
+
+
+@router.get(
+    "/datasets/{dataset_id}/files/{path:path}",
+    response_class=Response,
+    responses={200: BYTES, 206: BYTES | {"description": "a part of it"}, 304: {"description": "not modified"}},
+)
+def get_file(dataset_id: str, path: str, request: Request, services: Wired) -> Response:
+    """A file of a dataset: one range at most, ETag is its sha256, and so If-None-Match and If-Range are exact."""
+    item, etag, unchanged = _find(services, request, dataset_id, path)
+    if unchanged is not None:
+        return unchanged
+    condition = request.headers.get("if-range")
+    wanted = request.headers.get("range") if condition is None or condition.strip() == etag else None
+    part = byte_range(wanted, item.bytes)
+    headers = _headers(item, etag)
+    if part is None:
+        return StreamingResponse(services.library.stream(item, 0, item.bytes), 200, headers=headers)
+    start, end = part
+    headers |= {"Content-Range": f"bytes {start}-{end - 1}/{item.bytes}", "Content-Length": str(end - start)}
+    # The digest of the content would be one of the part, which nobody has computed; Repr-Digest speaks of the whole.
+    del headers["Content-Digest"]
+    return StreamingResponse(services.library.stream(item, start, end), 206, headers=headers)
+
+
+@router.head("/datasets/{dataset_id}/files/{path:path}", response_class=Response)
+def head_file(dataset_id: str, path: str, request: Request, services: Wired) -> Response:
+    """As GET, without the bytes."""
+    item, etag, unchanged = _find(services, request, dataset_id, path)
+    return unchanged or Response(None, 200, headers=_headers(item, etag))
+
+
+def _find(services: Services, request: Request, dataset_id: str, path: str) -> tuple[Item, str, Response | None]:
+    """The file, its ETag, and the response 304 where the client has it already."""
+    item = services.library.item(find(services, dataset_id), path)
+    etag = f'"{item.sha256}"'
+    if matches(request.headers.get("if-none-match"), etag):
+        return item, etag, Response(None, 304, headers={"ETag": etag, "Cache-Control": "private, no-cache"})
+    return item, etag, None
+
+
+def _headers(item: Item, etag: str) -> dict[str, str]:
+    digest = f"sha-256=:{base64.b64encode(bytes.fromhex(item.sha256)).decode()}:"
+    name = item.path.rpartition("/")[2]
+    return {
+        "Content-Type": TYPES.get(f".{name.rpartition('.')[2]}", "application/octet-stream"),
+        "Content-Length": str(item.bytes),
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}",
+        "Accept-Ranges": "bytes",
+        "ETag": etag,
+        "Content-Digest": digest,
+        "Repr-Digest": digest,
+        "Cache-Control": "private, no-cache",
+    }

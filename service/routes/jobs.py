@@ -1,0 +1,143 @@
+"""Jobs: submit, look, list, cancel, delete, and previews of what a job would give."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+
+from packing.dataset.manifest import canonical_json
+from packing.spec import CommonSpec
+from service import kinds
+from service.engine.line import estimate, preview_rows
+from service.engine.tokenizers import find_tokenizer
+from service.jobs.job import State
+from service.jobs.store import Request as JobRequest
+from service.problems import MalformedError
+from service.resolve import resolve_sources
+from service.routes.bodies import EstimateBody, JobBody, JobPage, PreviewBody, job_body
+from service.routes.body import known_cursor, known_id, read_object
+from service.services import Services, Wired
+
+router = APIRouter(prefix="/v1", tags=["jobs"])
+
+KEY_LENGTH = 255
+Limit = Annotated[int, Query(ge=1, le=100)]
+
+SPEC_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Spec"}}},
+    }
+}
+
+
+@router.post(
+    "/jobs",
+    status_code=202,
+    response_model=JobBody,
+    responses={200: {"model": EstimateBody, "description": "validate_only: the spec could be built"}},
+    openapi_extra=SPEC_BODY,
+)
+async def submit_job(
+    request: Request,
+    services: Wired,
+    validate_only: Annotated[bool, Query()] = False,  # noqa: FBT002  # a query parameter
+    idempotency_key: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Put a spec into the queue, or with `validate_only` say what would come of it.
+
+    With an Idempotency-Key the same body gives the same job for as long as the job is kept; another body is refused.
+    """
+    value = await read_object(request, services.settings.limits.body_bytes)
+    if idempotency_key is not None and not 1 <= len(idempotency_key) <= KEY_LENGTH:
+        message = f"an Idempotency-Key has 1 to {KEY_LENGTH} characters"
+        raise MalformedError(message, param="Idempotency-Key")
+    if validate_only:
+        return JSONResponse(await run_in_threadpool(_estimate, services, value))
+    return await run_in_threadpool(_submit, services, value, idempotency_key)
+
+
+def checked_spec(services: Services, value: dict[str, Any]) -> CommonSpec:
+    """The spec of a request's object; raises SpecError naming every offending field, paths among them."""
+    spec = kinds.spec_of(value)
+    kinds.refuse_paths(spec)
+    find_tokenizer(spec.tokenizer)
+    return spec
+
+
+def _submit(services: Services, value: dict[str, Any], key: str | None) -> Response:
+    spec = checked_spec(services, value)
+    resolve_sources(spec, services.catalog)
+    job, found = services.jobs.submit(
+        JobRequest(
+            kind=spec.kind,
+            name=spec.name,
+            spec=value,
+            metadata=dict(spec.metadata),
+            key=key,
+            body_sha256=hashlib.sha256(canonical_json(value)).hexdigest(),
+        )
+    )
+    headers = {"Location": f"/v1/jobs/{job.id}"} | ({"Idempotency-Replayed": "true"} if found else {})
+    return JSONResponse(job_body(job).model_dump(), 202, headers=headers)
+
+
+def _estimate(services: Services, value: dict[str, Any]) -> dict[str, Any]:
+    spec = checked_spec(services, value)
+    sources = resolve_sources(spec, services.catalog)
+    found = estimate(spec=spec, sources=sources, tokenizer=find_tokenizer(spec.tokenizer), objects=services.objects)
+    return {"valid": True, "kind": spec.kind, **found}
+
+
+@router.post("/previews", response_model=PreviewBody, openapi_extra=SPEC_BODY, tags=["previews"])
+async def preview(request: Request, services: Wired, count: Annotated[int, Query(ge=1, le=20)] = 3) -> Response:
+    """The first rows a spec would give, at once and without a job."""
+    value = await read_object(request, services.settings.limits.body_bytes)
+    return JSONResponse(await run_in_threadpool(_preview, services, value, count))
+
+
+def _preview(services: Services, value: dict[str, Any], count: int) -> dict[str, Any]:
+    spec = checked_spec(services, value)
+    rows = preview_rows(
+        spec=spec,
+        sources=resolve_sources(spec, services.catalog),
+        tokenizer=find_tokenizer(spec.tokenizer),
+        objects=services.objects,
+        count=count,
+    )
+    return {"kind": spec.kind, "rows": rows}
+
+
+@router.get("/jobs")
+def list_jobs(
+    services: Wired, state: State | None = None, kind: str | None = None, after: str | None = None, limit: Limit = 20
+) -> JobPage:
+    """Jobs, newest first."""
+    found = services.jobs.list(state=state, kind=kind, after=known_cursor("job", after), limit=limit + 1)
+    return JobPage(data=[job_body(job) for job in found[:limit]], has_more=len(found) > limit)
+
+
+@router.get("/jobs/{job_id}")
+def get_job(job_id: str, services: Wired) -> JobBody:
+    """One job."""
+    return job_body(services.jobs.get(known_id("job", job_id)))
+
+
+@router.post("/jobs/{job_id}/cancel")
+def cancel_job(job_id: str, services: Wired) -> JobBody:
+    """Ask for a job's end. A running one is `cancelling` until its runner has stopped, and then never succeeds."""
+    job = services.jobs.cancel(known_id("job", job_id))
+    if job.state is State.CANCELLED:
+        services.objects.delete_prefix(f"work/{job.id}")
+    return job_body(job)
+
+
+@router.delete("/jobs/{job_id}", status_code=204)
+def delete_job(job_id: str, services: Wired) -> Response:
+    """Forget a job that has ended. Its dataset stays."""
+    services.jobs.delete(known_id("job", job_id))
+    return Response(status_code=204)

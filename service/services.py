@@ -1,0 +1,62 @@
+"""What the routes stand on, built once from the settings and handed to each of them."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy import Engine
+
+from service.jobs.catalog import Catalog
+from service.jobs.database import open_database
+from service.jobs.leases import LeaseStore
+from service.jobs.store import JobStore
+from service.library import Library
+from service.settings import Settings
+from service.storage.objects import Objects
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The parts of the service that the API uses. It never touches Ray."""
+
+    settings: Settings
+    engine: Engine
+    jobs: JobStore
+    leases: LeaseStore
+    catalog: Catalog
+    objects: Objects
+    library: Library
+    stopping: threading.Event
+    """Set when the server is about to stop: streams end themselves then."""
+
+    @classmethod
+    def open(cls, settings: Settings) -> Services:
+        """Open the database and the object store; raises LongweaveError where one of them cannot be used."""
+        settings.prepare()
+        engine = open_database(settings.database_url)
+        catalog, objects = Catalog(engine), Objects.open(settings.objects_url)
+        return cls(
+            settings=settings,
+            engine=engine,
+            jobs=JobStore(engine, queue_limit=settings.limits.queued_jobs),
+            leases=LeaseStore(engine, lease_seconds=settings.lease_seconds, attempts=settings.attempts),
+            catalog=catalog,
+            objects=objects,
+            library=Library(catalog, objects),
+            stopping=threading.Event(),
+        )
+
+    def close(self) -> None:
+        """Close the database's connections."""
+        self.engine.dispose()
+
+
+def _services(request: Request) -> Services:
+    return request.app.state.services
+
+
+Wired = Annotated[Services, Depends(_services)]
+"""A route's parameter of this type is given the services."""

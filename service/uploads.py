@@ -1,0 +1,108 @@
+"""Taking an upload in: body → file → checked and normalised pieces → a row in the catalog."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.types import Message
+
+from packing.dataset.errors import SourceError
+from service.jobs.catalog import UploadEntry
+from service.problems import MalformedError
+from service.routes.body import chunks
+from service.services import Services
+from service.storage.intake import take_in
+
+NAME_LENGTH = 200
+SUFFIXES = {
+    "application/vnd.apache.parquet": ".parquet",
+    "application/x-parquet": ".parquet",
+    "application/parquet": ".parquet",
+    "application/gzip": ".jsonl.gz",
+    "application/x-gzip": ".jsonl.gz",
+    "application/zstd": ".jsonl.zst",
+}
+
+
+async def receive(request: Request, services: Services, name: str | None) -> UploadEntry:
+    """Take in the request's body, raw or multipart; raises TooLargeError, SourceError or MalformedError and then leaves nothing."""
+    upload_id = await run_in_threadpool(services.catalog.new_upload_id)
+    landing = services.settings.incoming / upload_id
+    limit = services.settings.limits.upload_bytes
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    try:
+        if media_type == "multipart/form-data":
+            given = await _receive_form(request, landing, limit)
+        else:
+            given = f"upload{SUFFIXES.get(media_type, '.jsonl')}"
+            await _write(chunks(request, limit), landing)
+        return await run_in_threadpool(_take_in, services, upload_id, landing, file_name(name or given))
+    finally:
+        landing.unlink(missing_ok=True)
+
+
+def file_name(given: str) -> str:
+    """A client's file name as a plain name: the last part of a path, without control characters."""
+    plain = "".join(c for c in PurePosixPath(given.replace("\\", "/")).name if c.isprintable())
+    return plain[-NAME_LENGTH:] or "upload.jsonl"
+
+
+def _take_in(services: Services, upload_id: str, landing: Path, name: str) -> UploadEntry:
+    if landing.stat().st_size == 0:
+        message = f"{name} is empty"
+        raise SourceError(message, param=name)
+    prefix = f"uploads/{upload_id}"
+    try:
+        record = take_in(landing, name=name, objects=services.objects, prefix=prefix)
+    except BaseException:
+        services.objects.delete_prefix(prefix)
+        raise
+    return services.catalog.add_upload(upload_id, record.to_json())
+
+
+async def _write(body: AsyncIterator[bytes], landing: Path) -> None:
+    with landing.open("xb") as sink:
+        async for chunk in body:
+            await run_in_threadpool(sink.write, chunk)
+
+
+async def _receive_form(request: Request, landing: Path, limit: int) -> str:
+    """Store the one file of a multipart body, and return its name."""
+    counted = chunks(request, limit)
+
+    async def receive_counted() -> Message:
+        chunk = await anext(counted, None)
+        return {"type": "http.request", "body": chunk or b"", "more_body": chunk is not None}
+
+    try:
+        async with Request(request.scope, receive_counted).form(max_files=1, max_fields=10) as form:
+            files = [value for value in form.values() if isinstance(value, UploadFile)]
+            if len(files) != 1:
+                message = "a multipart upload has exactly one file"
+                raise MalformedError(message, param="")
+            with landing.open("xb") as sink:
+                await run_in_threadpool(_copy, files[0].file, sink)
+            return files[0].filename or "upload.jsonl"
+    except (HTTPException, MultiPartException) as error:
+        detail = error.detail if isinstance(error, HTTPException) else error.message
+        message = f"the multipart body cannot be read: {detail}"
+        raise MalformedError(message, param="") from error
+
+
+def _copy(source: BinaryIO, sink: BinaryIO) -> None:
+    while chunk := source.read(1024 * 1024):
+        sink.write(chunk)
+
+
+def clear_landing(folder: Path) -> None:
+    """Remove what uploads cut short by a crash have left."""
+    for name in os.listdir(folder):  # noqa: PTH208  # names are enough
+        (folder / name).unlink(missing_ok=True)
