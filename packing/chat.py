@@ -8,13 +8,12 @@ unseen; a row that differs (tool calls, trimmed thinking) is laid out by renderi
 from __future__ import annotations
 
 import json
-import os.path
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import jinja2
 import jinja2.ext
@@ -76,7 +75,7 @@ class _Shape:
 class _GenerationTag(jinja2.ext.Extension):
     """`{% generation %}` marks assistant text for other tools; here its body is rendered as it stands."""
 
-    tags = {"generation"}
+    tags: ClassVar[set[str]] = {"generation"}  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
         next(parser.stream)
@@ -89,8 +88,14 @@ def _environment(today: date) -> ImmutableSandboxedEnvironment:
     def refuse(message: str) -> None:
         raise jinja2.TemplateError(message)
 
-    def tojson(value: Any, **options: Any) -> str:
-        return json.dumps(value, **{"ensure_ascii": False, **options})
+    def tojson(
+        value: Any,
+        ensure_ascii: bool = False,
+        indent: Any = None,
+        separators: Any = None,
+        sort_keys: bool = False,  # noqa: FBT001, FBT002
+    ) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
     def strftime_now(form: str) -> str:
         return today.strftime(form)
@@ -99,8 +104,8 @@ def _environment(today: date) -> ImmutableSandboxedEnvironment:
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols]
     )
     environment.filters["tojson"] = tojson
-    environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = strftime_now
+    functions: dict[str, Any] = {"raise_exception": refuse, "strftime_now": strftime_now}
+    environment.globals.update(functions)
     return environment
 
 
@@ -170,7 +175,7 @@ class ChatTemplate:
                 ending = self._pieces(roles[: i + 1])
                 if ending is None:
                     return None
-                after = os.path.commonprefix([after, ending[-1]])
+                after = _common_prefix(after, ending[-1])
             closing[i], trained[i] = len(after), self._trained_length(after)
         return _Shape(tuple(Part(p, False, utf8_length(p)) for p in pieces), tuple(closing), tuple(trained))  # noqa: FBT003
 
@@ -203,22 +208,33 @@ class ChatTemplate:
             before = self.text(messages[:start], add_generation_prompt=True)
             through = self.text(messages[:end])
             if not text.startswith(before) or not text.startswith(through) or len(through) < len(before):
-                raise TemplateRowError("the chat template rewrites earlier turns, so its responses cannot be told from its prompts")
+                raise TemplateRowError(
+                    "the chat template rewrites earlier turns, so its responses cannot be told from its prompts"
+                )
             spans: tuple[tuple[int, int], ...] = ()
             if all(trained[start:end]):
                 closed = [span[1] for span in self.specials(text[len(before) : len(through)])]
                 learnt = text[: len(before) + (closed[-1] if closed else len(through) - len(before))]
                 spans = ((utf8_length(before), utf8_length(learnt)),)
             elif any(trained[start:end]):
-                raise TemplateRowError("one response is trained in part (train: false) and does not follow the template's usual shape")
+                raise TemplateRowError(
+                    "one response is trained in part (train: false) and does not follow the template's usual shape"
+                )
             turns.append(Turn(start=utf8_length(before), end=utf8_length(through), trained=spans))
         whole = utf8_length(text)
         return Rendered(text=text, bytes=whole, parts=(Part(text, False, whole),), turns=tuple(turns))  # noqa: FBT003
 
 
+def _common_prefix(one: str, other: str) -> str:
+    size = min(len(one), len(other))
+    return one[: next((i for i in range(size) if one[i] != other[i]), size)]
+
+
 def _texts(message: Mapping[str, Any]) -> list[str]:
     """Every string of a message that a template might write."""
-    return [json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value for value in message.values()]
+    return [
+        json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value for value in message.values()
+    ]
 
 
 def _spelling_of_any(special: Mapping[str, int]) -> re.Pattern[str] | None:
@@ -281,5 +297,7 @@ def _lay_out(
                 learnt = parts[2 * i + 2].text[: shape.trained[i]]
                 spans.append((starts[2 * i + 1], starts[2 * i + 2] + utf8_length(learnt)))
         closing = parts[2 * end].text[: shape.closing[end - 1]]
-        turns.append(Turn(start=starts[2 * first + 1], end=starts[2 * end] + utf8_length(closing), trained=tuple(spans)))
+        turns.append(
+            Turn(start=starts[2 * first + 1], end=starts[2 * end] + utf8_length(closing), trained=tuple(spans))
+        )
     return Rendered(text=text, bytes=starts[-1], parts=parts, turns=tuple(turns))

@@ -77,7 +77,11 @@ def _encode_apart(rendered: Sequence[Rendered], template: ChatTemplate, tokenize
         position, count = 0, 0
         for text, special in runs:
             if special:
-                run_ids, run_starts, size = np.array([tokenizer.special[text]], np.int32), np.zeros(1, np.int64), len(text.encode())
+                run_ids, run_starts, size = (
+                    np.array([tokenizer.special[text]], np.int32),
+                    np.zeros(1, np.int64),
+                    len(text.encode()),
+                )
             else:
                 i = index[text]
                 span = slice(plain.offsets[i], plain.offsets[i + 1])
@@ -118,7 +122,9 @@ def _interleave(chosen: NDArray[np.bool_], no: Encoded, yes: Encoded) -> Encoded
     firsts = np.concatenate([no.offsets[:-1], yes.offsets[:-1] + len(no.ids)])
     order = np.repeat(firsts[rank], counts[rank]) + within(counts[rank])
     return Encoded(
-        np.concatenate([no.ids, yes.ids])[order], offsets_of(counts[rank]), np.concatenate([no.starts, yes.starts])[order]
+        np.concatenate([no.ids, yes.ids])[order],
+        offsets_of(counts[rank]),
+        np.concatenate([no.starts, yes.starts])[order],
     )
 
 
@@ -133,7 +139,9 @@ def chat_tokens(rendered: Sequence[Rendered], encoded: Encoded) -> ChatTokens:
         raise TemplateRowError("the tokenizer's offsets run backwards: its borders cannot be found")
     turns = np.array([len(r.turns) for r in rendered], np.int64)
     turn_row = np.repeat(np.arange(rows), turns)
-    edges = np.array([(t.start, t.end) for r in rendered for t in r.turns], np.int64).reshape(-1, 2) + base[turn_row, None]
+    edges = (
+        np.array([(t.start, t.end) for r in rendered for t in r.turns], np.int64).reshape(-1, 2) + base[turn_row, None]
+    )
     spans = np.array(
         [(*span, i) for i, r in enumerate(rendered) for t in r.turns for span in t.trained], np.int64
     ).reshape(-1, 3)

@@ -149,7 +149,8 @@ class Kind(Protocol):
     where the dataset as a whole makes no sense.
     """
 
-    Spec: type[CommonSpec]
+    @property
+    def Spec(self) -> type[CommonSpec]: ...  # noqa: N802 (a class of the module)
 
     def needs_survey(self, spec: Any) -> bool: ...
     def survey(self, spec: Any, piece: Piece, inputs: Inputs) -> pa.Table: ...

@@ -34,7 +34,7 @@ MAX_MESSAGES = 100_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
-    """One conversation: `index` counts rows over all pieces from 0, `row` in its file from 1; `messages` as the chat template takes them."""
+    """One conversation: `index` counts rows over all pieces from 0, `row` in its file from 1."""
 
     index: int
     row: int
@@ -136,7 +136,9 @@ def conversation_of(record: Mapping[str, Any], columns: Columns) -> list[dict[st
 
 
 def _side(value: Any, role: str) -> list[Any]:
-    return [{"role": role, "content": value}] if isinstance(value, str) else value if isinstance(value, list) else [value]
+    return (
+        [{"role": role, "content": value}] if isinstance(value, str) else value if isinstance(value, list) else [value]
+    )
 
 
 def _instruction(record: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -170,7 +172,9 @@ def _message(value: Any, number: int) -> dict[str, Any]:
     if role not in ROLES:
         raise _Reason(f"message {number} has role {role!r}; roles are {', '.join(sorted(ROLES))}")
     if isinstance(content, list | dict):
-        raise _Reason(f"message {number} is multi-modal (its content is a {type(content).__name__}): only text is served")
+        raise _Reason(
+            f"message {number} is multi-modal (its content is a {type(content).__name__}): only text is served"
+        )
     if content is None and role == "assistant" and value.get("tool_calls"):
         return {**value, "content": ""}
     if not isinstance(content, str):

@@ -31,7 +31,7 @@ BATCH_ROWS = 512
 class Spec(CommonSpec):
     """The spec of a skipalign dataset (contract, `kind: skipalign`)."""
 
-    kind: Literal["skipalign"]
+    kind: Literal["skipalign"]  # pyright: ignore[reportIncompatibleVariableOverride] (frozen, so narrowing is safe)
     source: Source
     strategy: Literal["outer", "inner", "all", "none"] = "outer"
     max_position: Annotated[int, Field(ge=2, le=2**30)] = 131072
@@ -118,7 +118,9 @@ def conclude(spec: Spec, tally: Tally) -> list[str]:
     wanted = spec.strategy != "none" and spec.probability > 0
     no_gap, too_long = counts.get(_reason_name(NO_GAP), 0), counts.get(_reason_name(TOO_LONG), 0)
     if wanted and no_gap == rows:
-        remedy = "strategy: inner skips inside single turns" if spec.strategy == "outer" else "strategy: all, or other data"
+        remedy = (
+            "strategy: inner skips inside single turns" if spec.strategy == "outer" else "strategy: all, or other data"
+        )
         message = f"strategy {spec.strategy} finds no gap in any of the {rows} rows: nothing would be skipped; {remedy}"
         raise InputError(message, param="/strategy")
     if wanted and too_long:
@@ -136,7 +138,9 @@ class _Batch:
 
 
 def _template(spec: Spec, inputs: Inputs) -> ChatTemplate:
-    return ChatTemplate(spec.chat_template or inputs.tokenizer.chat_template, inputs.tokenizer, today=spec.template_date)
+    return ChatTemplate(
+        spec.chat_template or inputs.tokenizer.chat_template, inputs.tokenizer, today=spec.template_date
+    )
 
 
 def _batches(

@@ -124,12 +124,16 @@ def _check_shape(r: _Rows) -> None:
     filled = np.bincount(sequences, weights=r.sequence_lengths, minlength=len(counts)) == counts
     _require(filled, every, "seq_lengths do not add up to the row")
     each = np.diff(r.sequences)
-    _require((np.diff(r.reason_offsets) == each) & (np.diff(r.id_offsets) == each), every, "not one reason and id a sequence")
+    _require(
+        (np.diff(r.reason_offsets) == each) & (np.diff(r.id_offsets) == each), every, "not one reason and id a sequence"
+    )
     blocks = _rows_of(r.blocks)
     _require(r.block_length > 0, blocks, "an empty block")
     laid = np.bincount(blocks, weights=r.block_length, minlength=len(counts)) == counts
     _require(laid, every, "blocks do not add up to the row")
-    _require(r.block_start == offsets_of(r.block_length)[:-1] - r.tokens[blocks], blocks, "blocks do not lie end to end")
+    _require(
+        r.block_start == offsets_of(r.block_length)[:-1] - r.tokens[blocks], blocks, "blocks do not lie end to end"
+    )
     first_tokens = offsets_of(r.sequence_lengths)[:-1]
     inside = np.isin(first_tokens, offsets_of(r.block_length)[:-1])
     _require(inside, sequences, "a sequence begins inside a block")
@@ -150,7 +154,9 @@ def _check_positions(r: _Rows, *, strategy: str, max_position: int) -> None:
     rise = np.diff(r.bias, prepend=0)
     rise[opens] = 0
     _require(rise >= 0, block_row, "a bias falls, so positions do not increase")
-    allowed = {"outer": ~r.responses, "inner": r.responses, "all": np.ones(len(rise), bool)}.get(strategy, np.zeros(len(rise), bool))
+    allowed = {"outer": ~r.responses, "inner": r.responses, "all": np.ones(len(rise), bool)}.get(
+        strategy, np.zeros(len(rise), bool)
+    )
     _require((rise == 0) | allowed, block_row, f"a gap where strategy {strategy} has none")
     jumps = np.bincount(block_sequence, weights=r.bias, minlength=len(r.sequence_lengths)) > 0
     last = r.positions[first[1:] - 1]
@@ -166,7 +172,11 @@ def _check_labels(r: _Rows) -> None:
     trained = r.labels != IGNORED
     _require((r.ids >= 0) & (~trained | (r.labels == r.ids)), row, "a label is neither its own id nor -100")
     first = offsets_of(r.sequence_lengths)[:-1]
-    _require(~trained[first], _rows_of(r.sequences), "the first token of a sequence has a label, and nothing that predicts it")
+    _require(
+        ~trained[first],
+        _rows_of(r.sequences),
+        "the first token of a sequence has a label, and nothing that predicts it",
+    )
     _require(~trained | np.repeat(r.responses, r.block_length), row, "a label outside the responses")
     per_row = np.bincount(row, weights=trained, minlength=len(r.n_tokens))
     _require(per_row > 0, np.arange(len(per_row)), "no label: nothing to train on")

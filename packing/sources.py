@@ -57,7 +57,9 @@ def cut(path: Path, *, name: str, limits: Limits) -> Iterator[Cut]:
     container = container_of(path)
     rows = 0
     try:
-        for piece in _cut_parquet(path, name, limits) if container == "parquet" else _cut_lines(path, container, name, limits):
+        for piece in (
+            _cut_parquet(path, name, limits) if container == "parquet" else _cut_lines(path, container, name, limits)
+        ):
             rows += piece.table.num_rows
             yield piece
     except (pa.ArrowException, OSError, EOFError) as error:

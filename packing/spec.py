@@ -57,7 +57,10 @@ class CommonSpec(StrictModel):
     kind: str
     name: Name = ""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    metadata: Annotated[dict[Annotated[str, StringConstraints(max_length=64)], Annotated[str, StringConstraints(max_length=512)]], Field(max_length=MAX_METADATA)] = {}
+    metadata: Annotated[
+        dict[Annotated[str, StringConstraints(max_length=64)], Annotated[str, StringConstraints(max_length=512)]],
+        Field(max_length=MAX_METADATA),
+    ] = {}
     license: Name | None = None
     shard_rows: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     shard_tokens: Annotated[int, Field(ge=1, le=10**12)] | None = None
@@ -100,7 +103,11 @@ def _sentence(item: Mapping[str, Any]) -> str:
         return "this field is needed"
     message = str(item["msg"]).removeprefix("Value error, ")
     given = item.get("input")
-    return f"{message} (got {given!r})" if isinstance(given, str | int | float | bool) and len(repr(given)) < 80 else message
+    return (
+        f"{message} (got {given!r})"
+        if isinstance(given, str | int | float | bool) and len(repr(given)) < 80
+        else message
+    )
 
 
 def validate(model: type[SpecModel], data: bytes) -> SpecModel:

@@ -38,7 +38,9 @@ class Encoded:
 class Tokenizer:
     """One tokenizer: its ids, its special tokens, its chat template. Reading it runs no code of its files."""
 
-    def __init__(self, *, name: str, tokenizer_json: bytes, config: Mapping[str, Any], chat_template: str | None) -> None:
+    def __init__(
+        self, *, name: str, tokenizer_json: bytes, config: Mapping[str, Any], chat_template: str | None
+    ) -> None:
         self.name = name
         self._natural = _engine(tokenizer_json, name)
         self._plain = _engine(tokenizer_json, name)
@@ -75,7 +77,12 @@ class Tokenizer:
             raise TokenizerError(message, param="/tokenizer")
         template = _read(folder / "chat_template.jinja")
         chat_template = template.decode() if template is not None else _default_template(config.get("chat_template"))
-        return cls(name=name or folder.resolve().name, tokenizer_json=tokenizer_json, config=config, chat_template=chat_template)
+        return cls(
+            name=name or folder.resolve().name,
+            tokenizer_json=tokenizer_json,
+            config=config,
+            chat_template=chat_template,
+        )
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         """Encode texts as they are: a special token's spelling becomes that token. Adds nothing at either end."""

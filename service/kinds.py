@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -22,7 +22,7 @@ LARGEST_SPEC = 1024 * 1024
 class _PlainLoader(yaml.SafeLoader):
     """YAML as JSON would say it: dates stay strings, for every field decides about its own type."""
 
-    yaml_implicit_resolvers = {
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
@@ -70,7 +70,9 @@ def spec_of(value: dict[str, Any]) -> CommonSpec:
     name = value.get("kind")
     if not isinstance(name, str) or name not in KINDS:
         known = ", ".join(sorted(KINDS))
-        raise _refuse(f"there is no kind {name!r}; the kinds are {known}" if name else f"needed: one of {known}", "/kind")
+        raise _refuse(
+            f"there is no kind {name!r}; the kinds are {known}" if name else f"needed: one of {known}", "/kind"
+        )
     try:
         data = json.dumps(value, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
@@ -90,7 +92,9 @@ def refuse_paths(spec: CommonSpec) -> None:
     ]
     if any(sign in spec.tokenizer for sign in "/\\") or spec.tokenizer.startswith((".", "~")):
         problems.append(
-            FieldProblem(pointer="/tokenizer", message="a path means nothing to the service: name a registered tokenizer")
+            FieldProblem(
+                pointer="/tokenizer", message="a path means nothing to the service: name a registered tokenizer"
+            )
         )
     if problems:
         raise SpecError(problems)

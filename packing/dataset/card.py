@@ -20,7 +20,13 @@ def card(
 ) -> str:
     """README.md of a dataset, with the front matter that dataset hubs read. It says nothing of time or place."""
     counts = statistics["counts"]
-    front = ["---", f"license: {spec.get('license') or 'unknown'}", "configs:", "- config_name: default", "  data_files:"]
+    front = [
+        "---",
+        f"license: {spec.get('license') or 'unknown'}",
+        "configs:",
+        "- config_name: default",
+        "  data_files:",
+    ]
     front += [f"  - split: {split}\n    path: data/{split}-*.parquet" for split in splits]
     parts = [
         "\n".join([*front, "---"]),
@@ -28,7 +34,8 @@ def card(
         f"A dataset of kind `{spec['kind']}` made by Longweave: {counts['rows']:,} rows, {counts['tokens']:,} tokens in "
         f"{counts['files']} files. The same spec on the same inputs gives the same bytes.",
         "## Columns\n\n| column | type |\n|---|---|\n" + "\n".join(f"| `{f.name}` | `{f.type}` |" for f in schema),
-        "## Counts\n\n| what | number |\n|---|---|\n" + "\n".join(f"| {k} | {v:,} |" for k, v in sorted(counts.items())),
+        "## Counts\n\n| what | number |\n|---|---|\n"
+        + "\n".join(f"| {k} | {v:,} |" for k, v in sorted(counts.items())),
         _histograms(statistics["histograms"]),
         "## Warnings\n\n" + "\n".join(f"- {w}" for w in warnings) if warnings else "",
         "## Reading it\n\n```python\nfrom datasets import load_dataset\n\n"

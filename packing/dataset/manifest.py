@@ -69,9 +69,9 @@ class Manifest:
     def from_bytes(cls, data: bytes, *, where: str = NAME) -> Manifest:
         """Read a manifest; raises DatasetError, naming `where`, if it is damaged or of a later format."""
         try:
-            value: dict[str, Any] = json.loads(data)
+            value: Any = json.loads(data)
             if not isinstance(value, dict):
-                raise TypeError("not an object")  # noqa: TRY301, EM101
+                raise TypeError("not an object")  # noqa: EM101
             version = value.get("format_version")
             if version != FORMAT_VERSION:
                 message = f"{where} has format version {version!r}; this version of Longweave reads {FORMAT_VERSION}"

@@ -61,7 +61,8 @@ class Histogram:
         self.below += other.below
         self.above += other.above
         if other.total:
-            assert other.least is not None and other.largest is not None
+            assert other.least is not None
+            assert other.largest is not None
             self._extend(other.total, other.sum, other.least, other.largest)
 
     def _extend(self, total: int, values_sum: int, least: int, largest: int) -> None:

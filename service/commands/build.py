@@ -12,7 +12,7 @@ from packing.spec import CommonSpec
 from service.commands.progress import Progress
 from service.commands.specs import read_spec, take_in_sources
 from service.engine.executor import Executor, InlineExecutor, RayExecutor
-from service.engine.inputs import find_tokenizer
+from service.engine.tokenizers import find_tokenizer
 from service.engine.line import build_dataset, discard
 from service.storage.objects import Objects
 
@@ -23,7 +23,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("spec", type=Path, help="the spec, YAML or JSON")
     parser.add_argument("--out", type=Path, required=True, help="the dataset's directory")
-    parser.add_argument("--workers", type=_count, default=0, help="0: in this process (the default); N: on N Ray workers")
+    parser.add_argument(
+        "--workers", type=_count, default=0, help="0: in this process (the default); N: on N Ray workers"
+    )
 
 
 def _count(text: str) -> int:
@@ -48,7 +50,9 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"dataset": str(out), "fingerprint": manifest.fingerprint, "counts": dict(manifest.counts)}))
     else:
-        print(f"{out}: {manifest.counts['rows']:,} rows, {manifest.counts['tokens']:,} tokens in {len(manifest.files)} files")
+        print(
+            f"{out}: {manifest.counts['rows']:,} rows, {manifest.counts['tokens']:,} tokens in {len(manifest.files)} files"
+        )
         for warning in manifest.warnings:
             print(f"warning: {warning}")
     return 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from service.commands.specs import read_spec, take_in_sources
-from service.engine.inputs import find_tokenizer
+from service.engine.tokenizers import find_tokenizer
 from service.engine.line import preview_rows
 from service.storage.objects import Objects
 
@@ -29,7 +29,9 @@ def run(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="longweave-") as folder:
         objects = Objects.local(Path(folder))
         sources = take_in_sources(spec, objects, "pieces", first_only=True)
-        rows = preview_rows(spec=spec, sources=sources, tokenizer=tokenizer, objects=objects, count=max(1, options.rows))
+        rows = preview_rows(
+            spec=spec, sources=sources, tokenizer=tokenizer, objects=objects, count=max(1, options.rows)
+        )
     for number, row in enumerate(rows):
         print(json.dumps(row, ensure_ascii=False) if options.json else _text(number, row))
     return 0

@@ -21,10 +21,15 @@ def read_spec(path: Path) -> CommonSpec:
     return parse_spec(text)
 
 
-def take_in_sources(spec: CommonSpec, objects: Objects, prefix: str, *, first_only: bool = False) -> dict[str, SourceRecord]:
+def take_in_sources(
+    spec: CommonSpec, objects: Objects, prefix: str, *, first_only: bool = False
+) -> dict[str, SourceRecord]:
     """Cut every source of the spec into pieces below `prefix`; uploads and datasets of a service are no business of this machine."""
     problems = [
-        FieldProblem(pointer=pointer, message="without a service a source is {path: file or folder}; `longweave submit` takes others")
+        FieldProblem(
+            pointer=pointer,
+            message="without a service a source is {path: file or folder}; `longweave submit` takes others",
+        )
         for pointer, source in spec.sources().items()
         if source.path is None
     ]

@@ -21,11 +21,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Check a dataset; exit 1 with the reason on any damage."""
     manifest = verify(options.dataset)
-    counts = {"files": len(manifest.files), "rows": sum(f.rows for f in manifest.files), "tokens": sum(f.tokens for f in manifest.files)}
+    counts = {
+        "files": len(manifest.files),
+        "rows": sum(f.rows for f in manifest.files),
+        "tokens": sum(f.tokens for f in manifest.files),
+    }
     if options.json:
         print(json.dumps({"dataset": str(options.dataset), "whole": True, **counts}))
     else:
-        print(f"{options.dataset}: whole; {counts['rows']:,} rows and {counts['tokens']:,} tokens in {counts['files']} files checked")
+        print(
+            f"{options.dataset}: whole; {counts['rows']:,} rows and {counts['tokens']:,} tokens in {counts['files']} files checked"
+        )
     return 0
 
 

@@ -54,20 +54,32 @@ class RayExecutor:
         self._address = address
         self._workers = workers
         self._task: Any = None
+        self._thread: threading.Thread | None = None
+        self._closing = threading.Event()
 
     def start(self) -> None:
-        """Start or join Ray. Away from the main thread, where ray.init would replace the process's signal handlers."""
-        failure: list[BaseException] = []
+        """Start or join Ray, in a thread of its own that lives until `close`.
 
-        def boot() -> None:
+        Not in the main thread, where ray.init replaces the process's signal handlers; and the thread must stay, for Ray's processes
+        are told by the kernel when the thread that made them ends, and end with it.
+        """
+        ready, failure = threading.Event(), list[BaseException]()
+
+        def live() -> None:
             try:
                 self._boot()
-            except BaseException as error:  # noqa: BLE001 (handed to the caller's thread below)
+            except BaseException as error:  # handed to the caller's thread below
                 failure.append(error)
+                return
+            finally:
+                ready.set()
+            self._closing.wait()
+            self._shut_down()
 
-        thread = threading.Thread(target=boot, name="ray-boot")
-        thread.start()
-        thread.join()
+        self._closing.clear()
+        self._thread = threading.Thread(target=live, name="ray", daemon=True)
+        self._thread.start()
+        ready.wait()
         if failure:
             raise failure[0]
 
@@ -89,13 +101,18 @@ class RayExecutor:
             ray.init(address=self._address, log_to_driver=False)
         self._task = ray.remote(run_task).options(num_cpus=1, max_retries=2)
 
-    def close(self) -> None:
-        """Stop the local Ray, or leave the cluster."""
-        if self._task is not None:
-            import ray
+    def _shut_down(self) -> None:
+        import ray
 
-            self._task = None
-            ray.shutdown()
+        self._task = None
+        ray.shutdown()
+
+    def close(self) -> None:
+        """Stop the local Ray, or leave the cluster. Nothing may be waiting in `run` (Ray aborts the process if something is)."""
+        self._closing.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -109,6 +126,7 @@ class RayExecutor:
     def run(self, payloads: Sequence[bytes], check: Callable[[], None]) -> Iterator[bytes]:
         """Yield results as tasks end. Twice as many tasks as workers are in flight; what is left when we stop is cancelled."""
         import ray
+        from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 
         waiting = list(reversed(payloads))
         flying: dict[Any, bytes] = {}
@@ -123,7 +141,7 @@ class RayExecutor:
                     payload = flying.pop(reference)
                     try:
                         result: bytes = ray.get(reference)
-                    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+                    except (WorkerCrashedError, OutOfMemoryError) as error:
                         message = f"a worker died three times under the same task ({payload.decode()[:200]})"
                         raise WorkerLostError(message) from error
                     yield result

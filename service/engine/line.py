@@ -23,7 +23,7 @@ from packing.dataset.manifest import DataFile, Document, Manifest, canonical_jso
 from packing.plan import Inputs, Kind, Plan, Tally
 from packing.spec import CommonSpec
 from service.engine.executor import Executor
-from service.engine.inputs import FirstRows, StoreInputs, TokenizerRecord, sources_json
+from service.engine.inputs import FirstRows, StoreInputs, sources_json
 from service.engine.shard_task import (
     Receipt,
     TaskError,
@@ -34,6 +34,7 @@ from service.engine.shard_task import (
     survey_path,
     survey_payload,
 )
+from service.engine.tokenizers import TokenizerRecord
 from service.kinds import KINDS
 from service.storage.intake import SourceRecord
 from service.storage.objects import Objects
@@ -234,7 +235,13 @@ def _describe(assembly: _Assembly, plan: Plan, receipts: Sequence[Receipt], prin
     warnings = assembly.kind.conclude(assembly.spec, tally)
     files = tuple(
         DataFile(
-            path=r.path, split=r.split, bytes=r.bytes, rows=r.rows, tokens=r.tokens, sha256=r.sha256, content_sha256=r.content_sha256
+            path=r.path,
+            split=r.split,
+            bytes=r.bytes,
+            rows=r.rows,
+            tokens=r.tokens,
+            sha256=r.sha256,
+            content_sha256=r.content_sha256,
         )
         for r in receipts
     )
@@ -269,7 +276,8 @@ def _describe(assembly: _Assembly, plan: Plan, receipts: Sequence[Receipt], prin
         ],
         files=files,
         documents=tuple(
-            Document(path=name, bytes=len(data), sha256=hashlib.sha256(data).hexdigest()) for name, data in sorted(texts.items())
+            Document(path=name, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+            for name, data in sorted(texts.items())
         ),
         counts={**tally.counts, **counts},
         skipped_inputs={"count": tally.counts.get("rows_rejected", 0), "first": tally.rejected},

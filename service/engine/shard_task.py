@@ -16,7 +16,8 @@ from packing.dataset.manifest import canonical_json
 from packing.dataset.writer import write_shard
 from packing.plan import Kind, Shard, Tally
 from packing.spec import CommonSpec
-from service.engine.inputs import StoreInputs, TokenizerRecord
+from service.engine.inputs import StoreInputs
+from service.engine.tokenizers import TokenizerRecord
 from service.kinds import KINDS, spec_of
 from service.storage.intake import SourceRecord
 from service.storage.objects import Objects
@@ -66,7 +67,9 @@ class Job:
 
 def header(spec: CommonSpec, sources: Mapping[str, Any], tokenizer: TokenizerRecord, target: str) -> bytes:
     """The header of a job, as its tasks read it."""
-    return canonical_json({"spec": spec.to_json(), "sources": sources, "tokenizer": tokenizer.to_json(), "target": target})
+    return canonical_json(
+        {"spec": spec.to_json(), "sources": sources, "tokenizer": tokenizer.to_json(), "target": target}
+    )
 
 
 @lru_cache(maxsize=4)

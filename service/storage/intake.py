@@ -42,7 +42,9 @@ class SourceRecord:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> SourceRecord:
         """The inverse of `to_json`."""
-        return cls(**{**value, "pieces": tuple(Piece(**p) for p in value["pieces"])})
+        fields: dict[str, Any] = dict(value)
+        fields["pieces"] = tuple(Piece(**piece) for piece in value["pieces"])
+        return cls(**fields)
 
 
 def piece_path(prefix: str, digest: str) -> str:
@@ -128,7 +130,9 @@ def _files_of(folder: Path) -> list[Path]:
 
 def _keep(part: Cut, *, name: str, first_index: int, objects: Objects, prefix: str) -> Piece:
     sink = io.BytesIO()
-    pq.write_table(part.table, sink, compression="zstd", write_page_checksum=True, use_dictionary=False, write_statistics=False)
+    pq.write_table(
+        part.table, sink, compression="zstd", write_page_checksum=True, use_dictionary=False, write_statistics=False
+    )
     data = sink.getvalue()
     digest = hashlib.sha256(data).hexdigest()
     path = piece_path(prefix, digest)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, NotFoundError
+from obstore.exceptions import AlreadyExistsError
 from obstore.store import LocalStore, from_url
 
 from packing.dataset.errors import LongweaveError
@@ -79,7 +79,7 @@ class Objects:
         """The object's length in bytes; None where there is none."""
         try:
             return int(obstore.head(self._store, path)["size"])
-        except (FileNotFoundError, NotFoundError):
+        except FileNotFoundError:
             return None
 
     def write(self, path: str, data: bytes) -> None:
@@ -93,7 +93,7 @@ class Objects:
         self._settle(path)
 
     @contextmanager
-    def writing(self, path: str) -> Iterator[IO[bytes]]:
+    def writing(self, path: str) -> Generator[IO[bytes]]:
         """A binary stream that becomes the object when the block ends well, and nothing when it does not.
 
         A local store's file is written beside its place, flushed, then renamed over; a remote one is put in one go from a temporary file.
@@ -131,7 +131,12 @@ class Objects:
 
     def list(self, prefix: str) -> list[str]:
         """Paths of all objects below a prefix, sorted."""
-        return sorted(item["path"] for batch in obstore.list(self._store, prefix) for item in batch if not item["path"].startswith(f"{PARTIAL}/"))
+        return sorted(
+            item["path"]
+            for batch in obstore.list(self._store, prefix)
+            for item in batch
+            if not item["path"].startswith(f"{PARTIAL}/")
+        )
 
     def delete_prefix(self, prefix: str) -> None:
         """Delete everything below a prefix; the prefix is a whole path segment."""
