@@ -93,7 +93,7 @@ def _environment(today: date) -> ImmutableSandboxedEnvironment:
         ensure_ascii: bool = False,
         indent: Any = None,
         separators: Any = None,
-        sort_keys: bool = False,  # noqa: FBT001, FBT002
+        sort_keys: Any = False,
     ) -> str:
         return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 

@@ -71,7 +71,7 @@ class Manifest:
         try:
             value: Any = json.loads(data)
             if not isinstance(value, dict):
-                raise TypeError("not an object")  # noqa: EM101
+                raise TypeError("not an object")
             version = value.get("format_version")
             if version != FORMAT_VERSION:
                 message = f"{where} has format version {version!r}; this version of Longweave reads {FORMAT_VERSION}"

@@ -12,8 +12,8 @@ from packing.spec import CommonSpec
 from service.commands.progress import Progress
 from service.commands.specs import read_spec, take_in_sources
 from service.engine.executor import Executor, InlineExecutor, RayExecutor
-from service.engine.tokenizers import find_tokenizer
 from service.engine.line import build_dataset, discard
+from service.engine.tokenizers import find_tokenizer
 from service.storage.objects import Objects
 
 WORK = ".longweave"
@@ -31,7 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def _count(text: str) -> int:
     value = int(text)
     if value < 0:
-        raise argparse.ArgumentTypeError("0 or more")  # noqa: EM101
+        raise argparse.ArgumentTypeError("0 or more")
     return value
 
 
