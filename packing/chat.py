@@ -90,12 +90,12 @@ def _environment(today: date) -> ImmutableSandboxedEnvironment:
 
     def tojson(
         value: Any,
-        ensure_ascii: bool = False,
+        ensure_ascii: Any = None,
         indent: Any = None,
         separators: Any = None,
-        sort_keys: Any = False,
+        sort_keys: Any = None,
     ) -> str:
-        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+        return json.dumps(value, ensure_ascii=bool(ensure_ascii), indent=indent, separators=separators, sort_keys=bool(sort_keys))
 
     def strftime_now(form: str) -> str:
         return today.strftime(form)

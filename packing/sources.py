@@ -18,6 +18,7 @@ from packing.dataset.errors import SourceError
 
 PIECE_BYTES = 32 * 1024 * 1024
 READ_BYTES = 8 * 1024 * 1024
+BATCH_ROWS = 256
 BOM = b"\xef\xbb\xbf"
 
 
@@ -78,7 +79,7 @@ def _blocks(path: Path, container: str) -> Iterator[bytes]:
 
 
 def _cut_lines(path: Path, container: str, name: str, limits: Limits) -> Iterator[Cut]:
-    most = min(limits.bytes, max(path.stat().st_size, 4096) * limits.expansion)
+    most = _most(path.stat().st_size, limits)
     pending, row, total = b"", 1, 0
     for block in _blocks(path, container):
         if not total:
@@ -115,22 +116,40 @@ def _lines(data: bytes, first_row: int) -> Cut:
 
 def _cut_parquet(path: Path, name: str, limits: Limits) -> Iterator[Cut]:
     parquet = pq.ParquetFile(path, page_checksum_verification=True)
-    _check_footer(parquet, path.stat().st_size, name, limits)
-    row = 1
-    for group in range(parquet.num_row_groups):
-        table = parquet.read_row_group(group, use_threads=False)
-        for part in _slices(table):
-            yield Cut(container="columns", first_row=row, table=part, bytes=part.nbytes)
-            row += part.num_rows
+    size = path.stat().st_size
+    _check_footer(parquet, size, name, limits)
+    row, total = 1, 0
+    pending: list[pa.RecordBatch] = []
+    # A dictionary lets a small file stand for a large one without its footer saying so: what is unpacked is counted as it comes.
+    for batch in parquet.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
+        total += batch.nbytes
+        if total > _most(size, limits):
+            message = f"{name} grows to more than {_most(size, limits)} bytes when unpacked, more than a file of {size} bytes may"
+            raise SourceError(message, param=name)
+        if pending and sum(b.nbytes for b in pending) + batch.nbytes > PIECE_BYTES:
+            yield _columns(pending, row)
+            row, pending = row + sum(b.num_rows for b in pending), []
+        pending.append(batch)
+    if pending:
+        yield _columns(pending, row)
+
+
+def _columns(batches: list[pa.RecordBatch], first_row: int) -> Cut:
+    table = pa.Table.from_batches(batches)
+    return Cut(container="columns", first_row=first_row, table=table, bytes=table.nbytes)
+
+
+def _most(size: int, limits: Limits) -> int:
+    """Bytes that a file of `size` bytes may unpack to."""
+    return min(limits.bytes, max(size, 4096) * limits.expansion)
 
 
 def _check_footer(parquet: pq.ParquetFile, size: int, name: str, limits: Limits) -> None:
     """A footer claims how large the data is: believe no claim that a file of this size should not make."""
     metadata = parquet.metadata
     claimed = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
-    most = min(limits.bytes, max(size, 4096) * limits.expansion)
-    if claimed > most:
-        message = f"{name} claims {claimed} bytes of data, more than a file of {size} bytes may ({most})"
+    if claimed > _most(size, limits):
+        message = f"{name} claims {claimed} bytes of data, more than a file of {size} bytes may ({_most(size, limits)})"
         raise SourceError(message, param=name)
     if len(parquet.schema_arrow) > limits.columns:
         message = f"{name} has {len(parquet.schema_arrow)} columns, more than {limits.columns}"
@@ -144,14 +163,3 @@ def _check_footer(parquet: pq.ParquetFile, size: int, name: str, limits: Limits)
 def _has_extension(kind: pa.DataType) -> bool:
     children: list[Any] = [kind.field(i) for i in range(kind.num_fields)]
     return isinstance(kind, pa.BaseExtensionType) or any(_has_extension(child.type) for child in children)
-
-
-def _slices(table: pa.Table) -> Iterator[pa.Table]:
-    """Halve a table until each part holds at most a piece's bytes, or one row."""
-    if table.nbytes <= PIECE_BYTES or table.num_rows <= 1:
-        if table.num_rows:
-            yield table
-        return
-    middle = table.num_rows // 2
-    yield from _slices(table.slice(0, middle))
-    yield from _slices(table.slice(middle))

@@ -1,0 +1,218 @@
+"""Sources: containers told by their bytes, cut into pieces that keep row numbers, and refused where they cannot be decoded."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from packing import sources
+from packing.dataset.errors import SourceError
+from packing.records import Conversation, Rejected, conversations
+from packing.sources import Limits, container_of, cut
+from packing.spec import Columns
+from service.storage.intake import take_in, take_in_path
+from service.storage.objects import Objects
+
+TALK = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+LINES = [json.dumps({"id": f"r{i}", "messages": TALK}).encode() for i in range(500)]
+
+
+def pieces(path, limits=None):
+    return list(cut(path, name=path.name, limits=limits or Limits()))
+
+
+def lines_of(path):
+    return [line for piece in pieces(path) for line in piece.table.column("line").to_pylist()]
+
+
+@pytest.mark.parametrize(
+    ("container", "pack"),
+    [("plain", bytes), ("gzip", gzip.compress), ("zstd", lambda data: zstandard.ZstdCompressor().compress(data))],
+)
+@pytest.mark.parametrize("ending", [b"\n", b""])
+def test_lines_come_back_from_every_container(tmp_path, monkeypatch, container, pack, ending):
+    monkeypatch.setattr(sources, "PIECE_BYTES", 1000)
+    monkeypatch.setattr(sources, "READ_BYTES", 333)
+    data = b"\n".join(LINES) + ending
+    path = tmp_path / "whatever.bin"
+    path.write_bytes(pack(data))
+    assert container_of(path) == container
+    cuts = pieces(path)
+    assert len(cuts) > 20
+    assert b"".join(lines_of(path)) == data
+    assert [c.first_row for c in cuts] == [1 + sum(p.table.num_rows for p in cuts[:i]) for i in range(len(cuts))]
+
+
+def test_several_frames_and_members_are_one_file(tmp_path):
+    path = tmp_path / "two.gz"
+    path.write_bytes(gzip.compress(LINES[0] + b"\n") + gzip.compress(LINES[1] + b"\n"))
+    assert len(lines_of(path)) == 2
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path):
+    path = tmp_path / "bom.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + LINES[0])
+    assert lines_of(path) == [LINES[0]]
+
+
+def parquet(path, count=100, **options):
+    table = pa.table({"id": [f"r{i}" for i in range(count)], "messages": [TALK] * count})
+    pq.write_table(table, path, **options)
+    return path
+
+
+def test_parquet_rows_keep_their_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "PIECE_BYTES", 500)
+    monkeypatch.setattr(sources, "BATCH_ROWS", 7)
+    cuts = pieces(parquet(tmp_path / "a.parquet", row_group_size=30))
+    assert sum(c.table.num_rows for c in cuts) == 100
+    assert len(cuts) > 4
+    rows = [
+        item
+        for c in cuts
+        for item in conversations(
+            c.table, container="columns", name="a", first_row=c.first_row, first_index=c.first_row - 1, columns=Columns()
+        )
+    ]
+    assert [(r.row, r.index, r.id) for r in rows] == [(i + 1, i, f"r{i}") for i in range(100)]
+    assert rows[0].messages == TALK
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "what"),
+    [
+        ("empty.jsonl", b"", "is empty"),
+        ("cut.gz", gzip.compress(b"x" * 10_000)[:-12], "damaged or cut short"),
+        ("cut.zst", zstandard.ZstdCompressor().compress(b"x" * 10_000)[:-4], "damaged or cut short"),
+        ("not.parquet", b"PAR1 and nothing else", "damaged or cut short"),
+    ],
+)
+def test_what_cannot_be_decoded_is_refused_by_name(tmp_path, name, data, what):
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match=what) as caught:
+        pieces(path)
+    assert name in caught.value.message
+
+
+def test_a_truncated_parquet_is_refused(tmp_path):
+    path = parquet(tmp_path / "a.parquet", 5000)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(SourceError, match="damaged or cut short"):
+        pieces(path)
+
+
+def test_bombs_are_refused_before_they_unfold(tmp_path):
+    path = tmp_path / "bomb.gz"
+    path.write_bytes(gzip.compress(b"\n" * 50_000_000))
+    with pytest.raises(SourceError, match="grows to more than"):
+        pieces(path, Limits(expansion=100))
+    path = tmp_path / "bomb.parquet"
+    pq.write_table(pa.table({"text": ["x" * 1000] * 200_000}), path)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(SourceError, match="grows to more than"):
+        pieces(path, Limits(expansion=100))
+    with pytest.raises(SourceError, match="claims"):
+        pieces(parquet(tmp_path / "claim.parquet", 2000), Limits(bytes=100))
+
+
+def test_extension_types_are_refused(tmp_path):
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"u": pa.array([b"0123456789abcdef"], pa.binary(16)).cast(pa.uuid())}), path)
+    with pytest.raises(SourceError, match="extension type"):
+        pieces(path)
+
+
+def read(record, columns=None):
+    table = pa.table({"line": pa.array([record if isinstance(record, bytes) else json.dumps(record).encode()], pa.large_binary())})
+    items = conversations(table, container="lines", name="s", first_row=7, first_index=6, columns=columns or Columns())
+    return next(iter(items), None)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"messages": TALK},
+        {"conversations": [{"from": "human", "value": "x"}, {"from": "gpt", "value": "y"}]},
+        {"prompt": "x", "completion": "y"},
+        {"prompt": TALK[:1], "completion": TALK[1:]},
+        {"instruction": "x", "output": "y"},
+        {"instruction": "x", "input": "", "output": "y"},
+    ],
+)
+def test_the_usual_shapes(record):
+    found = read(record)
+    assert isinstance(found, Conversation)
+    assert found.messages == TALK
+    assert (found.row, found.index, found.id) == (7, 6, "7")
+
+
+def test_named_columns_and_ids():
+    found = read({"talk": TALK, "key": 12, "id": "no"}, Columns(messages="talk", id="key"))
+    assert (found.messages, found.id) == (TALK, "12")
+    assert read({"id": "a", "instruction": "x", "input": "z", "output": "y"}).messages[0]["content"] == "x\n\nz"
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (b"{not json", "not JSON"),
+        (b'{"messages": "\xff"}', "not JSON"),
+        (b'{"n": NaN}', "not JSON"),
+        (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', "not JSON"),
+        ([1], "not a JSON object"),
+        ({}, "it has no columns"),
+        ({"text": "x"}, "it has text"),
+        ({"messages": "x"}, "messages is no list"),
+        ({"messages": []}, "messages is empty"),
+        ({"messages": ["x"]}, "message 1 is no object"),
+        ({"messages": TALK[:1]}, "no assistant message"),
+        ({"messages": [{"role": "asistant", "content": "x"}]}, "role 'asistant'"),
+        ({"messages": [{"role": "assistant"}]}, "no content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}, TALK[1]]}, "multi-modal"),
+        ({"messages": [TALK[0], {**TALK[1], "train": "no"}]}, "train is true or false"),
+        ({"conversations": [{"from": "martian", "value": "x"}]}, "role 'martian'"),
+    ],
+)
+def test_rows_that_are_no_conversation_say_why(record, reason):
+    found = read(record)
+    assert isinstance(found, Rejected)
+    assert reason in found.reason
+    assert found.row == 7
+
+
+def test_blank_lines_are_passed_over():
+    assert read(b"  \n") is None
+
+
+def test_taking_in_is_the_same_every_time_and_reports_bad_rows(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\n".join([*LINES[:10], b"bad", b"", *LINES[10:20]]))
+    records = [take_in(path, name="a", objects=Objects.local(tmp_path / f"s{i}"), prefix="p") for i in range(2)]
+    assert records[0] == records[1]
+    assert records[0].rows == 22
+    assert records[0].problems["count"] == 1
+    assert records[0].problems["first"][0]["row"] == 11
+
+
+def test_a_folder_is_its_files_in_the_order_of_their_names(tmp_path):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    (folder / "b.jsonl").write_bytes(b"\n".join(LINES[10:30]))
+    (folder / "a.jsonl.gz").write_bytes(gzip.compress(b"\n".join(LINES[:10])))
+    parquet(folder / "c.parquet", 5)
+    (folder / "notes.md").write_text("no source")
+    record = take_in_path(folder, objects=Objects.local(tmp_path / "s"), prefix="p")
+    assert record.rows == 35
+    assert [(p.name, p.first_row, p.first_index, p.rows) for p in record.pieces] == [
+        ("a.jsonl.gz", 1, 0, 10),
+        ("b.jsonl", 1, 10, 20),
+        ("c.parquet", 1, 30, 5),
+    ]
+    with pytest.raises(SourceError, match="holds no source files"):
+        take_in_path((tmp_path / "void").mkdir() or tmp_path / "void", objects=Objects.local(tmp_path / "s"), prefix="p")
