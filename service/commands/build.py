@@ -90,17 +90,9 @@ def _build(spec: CommonSpec, out: Path, executor: Executor, progress: Progress) 
         _remove_empty(out, existed=existed)
         raise
     objects.delete_prefix(WORK)
-    _remove_staging(out)
     return manifest
 
 
-def _remove_staging(out: Path) -> None:
-    staging = out / ".partial"
-    if staging.is_dir() and not any(staging.iterdir()):
-        staging.rmdir()
-
-
 def _remove_empty(out: Path, *, existed: bool) -> None:
-    _remove_staging(out)
     if not existed and out.is_dir() and not any(out.iterdir()):
         out.rmdir()

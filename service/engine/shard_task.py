@@ -100,7 +100,7 @@ def run_task(payload: bytes) -> bytes:
         if task["stage"] == "survey":
             _survey(job, objects, task["work"], task["piece"])
             return canonical_json({"survey": task["piece"]})
-        receipt = _build(job, objects, Shard(**task["shard"]))
+        receipt = _build(job, objects, task["work"], Shard(**task["shard"]))
         objects.write(receipt_path(task["work"], receipt.index), receipt.to_bytes())
         return canonical_json({"receipt": asdict(receipt)})
     except LongweaveError as error:
@@ -130,7 +130,7 @@ def _survey(job: Job, objects: Objects, work: str, number: int) -> None:
     objects.write(survey_path(work, number), sink.getvalue())
 
 
-def _build(job: Job, objects: Objects, shard: Shard) -> Receipt:
+def _build(job: Job, objects: Objects, work: str, shard: Shard) -> Receipt:
     tally = Tally()
 
     def checked() -> Iterator[pa.RecordBatch]:
@@ -138,6 +138,7 @@ def _build(job: Job, objects: Objects, shard: Shard) -> Receipt:
             job.kind.check(job.spec, batch)
             yield batch
 
-    with objects.writing(f"{job.target}/{shard.path}" if job.target else shard.path) as stream:
+    path = f"{job.target}/{shard.path}" if job.target else shard.path
+    with objects.writing(path, staging=f"{work}/partial") as stream:
         written = write_shard(checked(), job.kind.schema(job.spec), stream)
     return Receipt(index=shard.index, path=shard.path, split=shard.split, tally=tally.to_json(), **asdict(written))

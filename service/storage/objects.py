@@ -21,8 +21,6 @@ from obstore.store import LocalStore, from_url
 from packing.dataset.errors import LongweaveError
 
 CHUNK = 4 * 1024 * 1024
-PARTIAL = ".partial"
-"""Where a local store keeps unfinished files; never listed."""
 
 
 class StorageError(LongweaveError):
@@ -93,16 +91,17 @@ class Objects:
         self._settle(path)
 
     @contextmanager
-    def writing(self, path: str) -> Generator[IO[bytes]]:
+    def writing(self, path: str, *, staging: str) -> Generator[IO[bytes]]:
         """A binary stream that becomes the object when the block ends well, and nothing when it does not.
 
-        A local store's file is written beside its place, flushed, then renamed over; a remote one is put in one go from a temporary file.
+        A local store's file is written below `staging`, flushed, then renamed to its place; a remote one is put in one go from a
+        temporary file. What a killed writer leaves below `staging` goes with that prefix.
         """
         folder = self.folder
-        staging = None if folder is None else folder / PARTIAL
-        if staging is not None:
-            staging.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=staging, prefix="shard-")
+        beside = None if folder is None else folder / staging
+        if beside is not None:
+            beside.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=beside)
         partial = Path(name)
         try:
             with os.fdopen(handle, "wb") as stream:
@@ -131,12 +130,7 @@ class Objects:
 
     def list(self, prefix: str) -> list[str]:
         """Paths of all objects below a prefix, sorted."""
-        return sorted(
-            item["path"]
-            for batch in obstore.list(self._store, prefix)
-            for item in batch
-            if not item["path"].startswith(f"{PARTIAL}/")
-        )
+        return sorted(item["path"] for batch in obstore.list(self._store, prefix) for item in batch)
 
     def delete_prefix(self, prefix: str) -> None:
         """Delete everything below a prefix; the prefix is a whole path segment."""
