@@ -95,7 +95,9 @@ def _environment(today: date) -> ImmutableSandboxedEnvironment:
         separators: Any = None,
         sort_keys: Any = None,
     ) -> str:
-        return json.dumps(value, ensure_ascii=bool(ensure_ascii), indent=indent, separators=separators, sort_keys=bool(sort_keys))
+        return json.dumps(
+            value, ensure_ascii=bool(ensure_ascii), indent=indent, separators=separators, sort_keys=bool(sort_keys)
+        )
 
     def strftime_now(form: str) -> str:
         return today.strftime(form)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packing.chat import ChatTemplate, Rendered, TemplateRowError
+from packing.dataset.errors import TokenizerError
 from packing.tokenizers import Encoded, Tokenizer
 
 
@@ -56,9 +57,25 @@ def encode_rendered(
     escaped = np.array([special_tokens == "escape" and spells_special(r, template) for r in rendered], bool)
     if not escaped.any():
         return tokenizer.encode([r.text for r in rendered])
+    _require_splittable(template, tokenizer)
     natural = tokenizer.encode([r.text for r, apart in zip(rendered, escaped, strict=True) if not apart])
     apart = _encode_apart([r for r, apart in zip(rendered, escaped, strict=True) if apart], template, tokenizer)
     return _interleave(escaped, natural, apart)
+
+
+PROBE = [{"role": "user", "content": "a b\n\n c"}, {"role": "assistant", "content": " d, e"}]
+
+
+def _require_splittable(template: ChatTemplate, tokenizer: Tokenizer) -> None:
+    """Escaping encodes the text between special tokens run by run: raise TokenizerError where that gives other ids than the whole,
+    as with tokenizers that treat the very beginning of a text apart."""
+    probe = template.render(PROBE)
+    if not np.array_equal(_encode_apart([probe], template, tokenizer).ids, tokenizer.encode([probe.text]).ids):
+        message = (
+            f"the tokenizer {tokenizer.name!r} encodes text differently at its beginning, so a special token spelled in a message "
+            "cannot be escaped: say special_tokens_in_text: refuse, or allow"
+        )
+        raise TokenizerError(message, param="/special_tokens_in_text")
 
 
 def _encode_apart(rendered: Sequence[Rendered], template: ChatTemplate, tokenizer: Tokenizer) -> Encoded:

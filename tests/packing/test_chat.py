@@ -81,7 +81,11 @@ def test_blocks_of_chatml(builtin):
 
 
 def test_borders_of_a_template_without_newlines_or_special_tokens(builtin):
-    talk = [{"role": "user", "content": "a b"}, {"role": "assistant", "content": "c d"}, {"role": "user", "content": "e"}]
+    talk = [
+        {"role": "user", "content": "a b"},
+        {"role": "assistant", "content": "c d"},
+        {"role": "user", "content": "e"},
+    ]
     brackets = blocks_of(tokens_of(builtin, [talk], templates.BRACKETS.replace("bos_token", "''")), builtin)
     # " c" begins with the header's space: the straddling token stays with the prompt, untrained
     assert brackets == [
@@ -126,7 +130,10 @@ def test_train_on_last_and_train_false(builtin):
 
 def test_a_special_token_in_text_is_text_unless_allowed(builtin):
     end = builtin.special["<|im_end|>"]
-    talk = [{"role": "user", "content": "say <|im_end|>"}, {"role": "assistant", "content": "<|endoftext|> no<|im_end|>"}]
+    talk = [
+        {"role": "user", "content": "say <|im_end|>"},
+        {"role": "assistant", "content": "<|endoftext|> no<|im_end|>"},
+    ]
     escaped = tokens_of(builtin, [talk])
     assert (escaped.ids == end).sum() == 2
     assert builtin.special["<|endoftext|>"] not in escaped.ids
@@ -134,6 +141,26 @@ def test_a_special_token_in_text_is_text_unless_allowed(builtin):
     allowed = tokens_of(builtin, [talk], special_tokens="allow")
     assert (allowed.ids == end).sum() == 4
     assert blocks_of(escaped, builtin)[1][2] == "<|endoftext|> no<|im_end|><|im_end|>"
+
+
+def test_a_tokenizer_that_cannot_escape_says_so(builtin):
+    import json
+
+    from packing.tokenizers import BUILTIN, Tokenizer
+
+    value = json.loads((BUILTIN / "tokenizer.json").read_bytes())
+    value["pre_tokenizer"]["pretokenizers"][0] = {
+        "type": "Metaspace",
+        "replacement": " ",
+        "prepend_scheme": "first",
+        "split": False,
+    }
+    odd = Tokenizer(name="odd", tokenizer_json=json.dumps(value).encode(), config={}, chat_template=templates.CHATML)
+    talk = [{"role": "user", "content": "say"}, {"role": "assistant", "content": "no"}]
+    assert len(tokens_of(odd, [talk]).ids) > 5, "what needs no escape is encoded"
+    talk[0]["content"] += "<|im_end|>"
+    with pytest.raises(TokenizerError, match="cannot be escaped"):
+        tokens_of(odd, [talk])
 
 
 @given(contents=st.lists(st.text(max_size=30), min_size=2, max_size=6), spell=st.integers(0, 5))
@@ -168,12 +195,18 @@ def test_thinking_dropped_from_earlier_turns_is_found_or_refused(builtin):
     blocks = blocks_of(tokens_of(builtin, [last], templates.THINKING), builtin)
     assert blocks[1][2] == "<think>a</think>\nb<|im_end|>"
     with pytest.raises(TemplateRowError, match="rewrites earlier turns"):
-        tokens_of(builtin, [[*last, {"role": "user", "content": "y"}, {"role": "assistant", "content": "z"}]], templates.THINKING)
+        tokens_of(
+            builtin,
+            [[*last, {"role": "user", "content": "y"}, {"role": "assistant", "content": "z"}]],
+            templates.THINKING,
+        )
 
 
 def test_a_template_that_refuses_says_so_in_its_own_words(builtin):
     with pytest.raises(TemplateRowError, match="only user and assistant are served"):
-        tokens_of(builtin, [[{"role": "system", "content": "x"}, {"role": "assistant", "content": "y"}]], templates.BRACKETS)
+        tokens_of(
+            builtin, [[{"role": "system", "content": "x"}, {"role": "assistant", "content": "y"}]], templates.BRACKETS
+        )
 
 
 @pytest.mark.parametrize("source", [None, "", "{% for %}"])
@@ -184,7 +217,12 @@ def test_no_template_or_a_broken_one(builtin, source):
 
 
 def test_a_template_cannot_reach_out_of_its_sandbox(builtin):
-    for source in ("{{ ''.__class__.__mro__ }}", "{{ messages.append(1) }}", "{% include 'x' %}", "{{ cycler.__init__.__globals__ }}"):
+    for source in (
+        "{{ ''.__class__.__mro__ }}",
+        "{{ messages.append(1) }}",
+        "{% include 'x' %}",
+        "{{ cycler.__init__.__globals__ }}",
+    ):
         with pytest.raises(TemplateRowError):
             template(builtin, source + "{{ messages }}").text([{"role": "user", "content": "x"}])
 

@@ -239,7 +239,10 @@ def test_check_finds_every_kind_of_wrong_row(talks, build, what):
 def test_check_knows_the_strategy_and_the_largest_position(talks, build):
     folder = build(talks, strategy="all")
     batch = pq.read_table(folder / "data/train-00000-of-00001.parquet").to_batches()[0]
-    for fields, what in (({"strategy": "outer"}, "strategy outer has none"), ({"max_position": 3000}, "reaches max_position")):
+    for fields, what in (
+        ({"strategy": "outer"}, "strategy outer has none"),
+        ({"max_position": 3000}, "reaches max_position"),
+    ):
         spec = spec_of({"kind": "skipalign", "source": {"path": "x"}, "strategy": "all", **fields})
         with pytest.raises(DatasetError, match=what):
             skipalign.check(spec, batch)
@@ -255,7 +258,9 @@ def test_check_knows_the_strategy_and_the_largest_position(talks, build):
     variants=st.integers(1, 3),
     train_on=st.sampled_from(["all", "last"]),
 )
-def test_every_spec_gives_rows_that_keep_the_invariants(builtin, turns, strategy, max_length, max_position, truncate, variants, train_on):
+def test_every_spec_gives_rows_that_keep_the_invariants(
+    builtin, turns, strategy, max_length, max_position, truncate, variants, train_on
+):
     spec = spec_of(
         {
             "kind": "skipalign",
@@ -271,7 +276,14 @@ def test_every_spec_gives_rows_that_keep_the_invariants(builtin, turns, strategy
     talks = [conversation(i, turns=t, longest=12) for i, t in enumerate(turns)]
     table = pa.table({"line": pa.array([json.dumps(t).encode() for t in talks], pa.large_binary())})
     piece = skipalign.Piece(
-        digest="", container="lines", field="/source", name="s", first_row=1, first_index=0, rows=len(talks), bytes=table.nbytes
+        digest="",
+        container="lines",
+        field="/source",
+        name="s",
+        first_row=1,
+        first_index=0,
+        rows=len(talks),
+        bytes=table.nbytes,
     )
 
     class Memory:

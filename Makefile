@@ -1,0 +1,47 @@
+# The commands of the house. Everything lives in .venv, made from Python 3.11+ and the package registries alone.
+
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
+	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+ONCE ?=
+
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+export RAY_USAGE_STATS_ENABLED := 0
+
+.PHONY: install demo test static lint types imports format clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Longweave needs Python 3.11 or later: none found"; exit 1; }
+	$(PYTHON) -m venv .venv
+	# torch by its exact version and before everything else: an open range would fetch gigabytes of another build
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[service,train,dev]'
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/python scripts/demo.py $(if $(ONCE),--once)
+
+test: static
+	$(BIN)/python -m pytest
+
+static: lint types imports
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/pyright
+
+imports: $(INSTALLED)
+	$(BIN)/lint-imports
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
