@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from service.commands.specs import read_spec, take_in_sources
-from service.engine.line import preview_rows
+from service.engine.preview import preview_rows
 from service.engine.tokenizers import find_tokenizer
 from service.storage.objects import Objects
 

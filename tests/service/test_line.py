@@ -13,7 +13,8 @@ from packing.dataset.errors import CommitConflictError, SourceError
 from packing.dataset.reader import read_manifest
 from service.commands.verify import verify
 from service.engine.executor import InlineExecutor, RayExecutor, WorkerLostError
-from service.engine.line import Unwatched, build_dataset, discard, estimate, preview_rows
+from service.engine.line import Unwatched, build_dataset, discard
+from service.engine.preview import estimate, preview_rows
 from service.engine.shard_task import run_task
 from service.engine.tokenizers import find_tokenizer
 from service.kinds import spec_of
