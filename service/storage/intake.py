@@ -11,8 +11,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from packing.dataset import manifest as manifests
 from packing.dataset.errors import SourceError
-from packing.dataset.reader import file_digest
+from packing.dataset.reader import check_file, file_digest, read_manifest
 from packing.plan import FIRST_REASONS, Piece
 from packing.records import Rejected, conversations
 from packing.sources import Cut, Limits, cut
@@ -72,18 +73,18 @@ def take_in(local: Path, *, name: str, objects: Objects, prefix: str, limits: Li
 
 
 def take_in_path(path: Path, *, objects: Objects, prefix: str, limits: Limits | None = None) -> SourceRecord:
-    """Take in a file, or every source file of a folder in the order of their names; raises SourceError."""
+    """Take in a file, every source file of a folder in the order of their names, or the files of a dataset; raises SourceError."""
     if not path.exists():
         message = f"{path} does not exist"
         raise SourceError(message, param=str(path))
     if not path.is_dir():
         return take_in(path, name=path.name, objects=objects, prefix=prefix, limits=limits)
-    files = _files_of(path)
+    files = _files_of(path.resolve())
     whole = hashlib.sha256()
     records: list[SourceRecord] = []
     pieces: list[Piece] = []
     for file in files:
-        name = file.relative_to(path).as_posix()
+        name = file.relative_to(path.resolve()).as_posix()
         record = take_in(file, name=name, objects=objects, prefix=prefix, limits=limits)
         whole.update(f"{name} {record.digest}\n".encode())
         rows = sum(r.rows for r in records)
@@ -118,6 +119,9 @@ def first_piece(path: Path, *, objects: Objects, prefix: str) -> SourceRecord:
 
 
 def _files_of(folder: Path) -> list[Path]:
+    """The source files of a folder by name; of a dataset's directory, the files its manifest names, checked."""
+    if (folder / manifests.NAME).is_file():
+        return [check_file(folder, f.path, f.bytes, f.sha256) for f in read_manifest(folder).files]
     files = sorted(
         (file for file in folder.rglob("*") if file.is_file() and file.name.lower().endswith(SOURCE_SUFFIXES)),
         key=lambda file: file.relative_to(folder).as_posix(),

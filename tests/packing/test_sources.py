@@ -224,3 +224,16 @@ def test_a_folder_is_its_files_in_the_order_of_their_names(tmp_path):
         take_in_path(
             (tmp_path / "void").mkdir() or tmp_path / "void", objects=Objects.local(tmp_path / "s"), prefix="p"
         )
+
+
+def test_a_dataset_directory_is_the_files_of_its_manifest(talks, build, tmp_path):
+    from packing.dataset.errors import DatasetError
+
+    folder = build(talks, shard_rows=25)
+    record = take_in_path(folder, objects=Objects.local(tmp_path / "s"), prefix="p")
+    assert [p.name for p in record.pieces] == [f"data/train-0000{i}-of-00003.parquet" for i in range(3)]
+    assert record.rows == 60
+    victim = folder / "data/train-00001-of-00003.parquet"
+    victim.write_bytes(victim.read_bytes()[:-1])
+    with pytest.raises(DatasetError, match="train-00001"):
+        take_in_path(folder, objects=Objects.local(tmp_path / "s"), prefix="p")
