@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from packing.plan import Inputs, Piece
 
@@ -17,11 +18,11 @@ MOST_ROWS = 65536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowSpan:
-    """Consecutive rows of one piece: `first_row` in its file (from 1), `first_index` over all pieces (from 0)."""
+    """Some rows of one piece: their numbers in its file (`row`, from 1) and over all pieces (`index`, from 0), int64 [n]."""
 
     piece: Piece
-    first_row: int
-    first_index: int
+    row: NDArray[np.int64]
+    index: NDArray[np.int64]
     table: pa.Table
 
 
@@ -36,20 +37,16 @@ def rows_per_shard(pieces: Sequence[Piece]) -> int:
     return max(1, min(MOST_ROWS, SHARD_BYTES * rows // max(size, 1)))
 
 
-def rows_between(inputs: Inputs, first: int, rows: int, *, most: int) -> Iterator[RowSpan]:
-    """Source rows first..first + rows, at most `most` at a time, each span within one piece."""
-    ends = list(accumulate(piece.rows for piece in inputs.pieces))
-    for piece, end in zip(inputs.pieces, ends, strict=True):
-        begin = end - piece.rows
-        low, high = max(first, begin), min(first + rows, end)
-        if low >= high:
+def rows_at(inputs: Inputs, index: NDArray[np.int64], *, most: int) -> Iterator[RowSpan]:
+    """The source rows `index` int64 [n] (rising, from 0 over all pieces), at most `most` at a time, each span within one piece."""
+    for piece in inputs.pieces:
+        begin, end = np.searchsorted(index, [piece.first_index, piece.first_index + piece.rows])
+        if begin == end:
             continue
         table = inputs.read(piece)
-        for start in range(low, high, most):
-            count = min(most, high - start)
-            yield RowSpan(
-                piece=piece,
-                first_row=piece.first_row + start - begin,
-                first_index=start,
-                table=table.slice(start - begin, count),
-            )
+        for start in range(begin, end, most):
+            chosen = index[start : min(start + most, end)]
+            local = chosen - piece.first_index
+            together = int(local[-1] - local[0]) == len(local) - 1
+            part = table.slice(int(local[0]), len(local)) if together else table.take(pa.array(local))
+            yield RowSpan(piece=piece, row=piece.first_row + local, index=chosen, table=part)

@@ -57,22 +57,20 @@ class _Reason(Exception):  # noqa: N818 (not an error of the program: the reason
 
 
 def conversations(
-    table: pa.Table, *, container: str, name: str, first_row: int, first_index: int, columns: Columns
+    table: pa.Table, *, container: str, name: str, row: Sequence[int], index: Sequence[int], columns: Columns
 ) -> Iterator[Conversation | Rejected]:
-    """The rows of a piece, or of a slice of one, in order; blank lines are passed over in silence."""
+    """Rows of a piece in order, with their numbers; blank lines are passed over in silence."""
     values = _lines(table) if container == "lines" else _rows(table)
-    for i, value in enumerate(values):
+    for number, place, value in zip(row, index, values, strict=True):
         if value is None:
             continue
-        row = first_row + i
         try:
             record = _parse(value) if isinstance(value, bytes) else value
             messages = conversation_of(record, columns)
-            yield Conversation(
-                index=first_index + i, row=row, name=name, id=_id_of(record, columns, row), messages=messages
-            )
+            found = _id_of(record, columns, number)
+            yield Conversation(index=place, row=number, name=name, id=found, messages=messages)
         except _Reason as reason:
-            yield Rejected(row=row, name=name, reason=str(reason))
+            yield Rejected(row=number, name=name, reason=str(reason))
 
 
 def _lines(table: pa.Table) -> Iterator[bytes | None]:

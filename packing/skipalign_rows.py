@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from packing.chat_tokens import offsets_of
 from packing.dataset import schema
 from packing.dataset.errors import DatasetError
+from packing.positions import REASONS, SKIPPED, Placement
 
 IGNORED = -100
 
@@ -23,38 +24,37 @@ def assemble(
     *,
     ids: NDArray[np.int32],
     trained: NDArray[np.bool_],
-    positions: NDArray[np.int32],
     offsets: NDArray[np.int64],
-    responses: NDArray[np.bool_],
-    lengths: NDArray[np.int64],
-    bias: NDArray[np.int64],
-    block_offsets: NDArray[np.int64],
-    reasons: Sequence[str],
-    skipped: NDArray[np.bool_],
+    placement: Placement,
+    row_offsets: NDArray[np.int64],
     source_ids: Sequence[str],
 ) -> pa.RecordBatch:
-    """R unpacked rows from flat arrays: tokens [T], offsets [R + 1], blocks [B], block offsets [R + 1]."""
-    rows = len(offsets) - 1
+    """Rows from flat arrays: tokens [T], token offsets of S sequences [S + 1], their placement, and which sequences make each row
+    [rows + 1]."""
     counts = np.diff(offsets)
+    row_tokens = offsets[row_offsets]
     labels = np.where(trained, ids, np.int32(IGNORED)).astype(np.int32)
-    block_row = np.repeat(np.arange(rows), np.diff(block_offsets))
-    start = offsets_of(lengths)[:-1] - offsets[block_row]
-    roles = pa.DictionaryArray.from_arrays(pa.array(responses.astype(np.int8)), pa.array(["user", "assistant"]))
-    columns = [roles.cast(pa.string()), *(pa.array(a.astype(np.int32)) for a in (start, lengths, bias))]
+    blocks_of_row = placement.sequences.offsets[row_offsets]
+    lengths = placement.sequences.lengths
+    start = offsets_of(lengths)[:-1] - np.repeat(row_tokens[:-1], np.diff(blocks_of_row))
+    responses = placement.sequences.responses.astype(np.int8)
+    roles = pa.DictionaryArray.from_arrays(pa.array(responses), pa.array(["user", "assistant"]))
+    columns = [roles.cast(pa.string()), *(pa.array(a.astype(np.int32)) for a in (start, lengths, placement.bias))]
     blocks = pa.StructArray.from_arrays(columns, fields=list(schema.BLOCK))
-    one = np.arange(rows + 1)
+    skipped = np.add.reduceat(placement.reason == SKIPPED, row_offsets[:-1]) > 0
+    reasons = pa.DictionaryArray.from_arrays(pa.array(placement.reason), pa.array(list(REASONS))).cast(pa.string())
     texts = schema.list_of(pa.string())
     return pa.RecordBatch.from_arrays(
         [
-            _lists(offsets, pa.array(ids), schema.TOKENS),
-            _lists(offsets, pa.array(labels), schema.TOKENS),
-            _lists(offsets, pa.array(positions), schema.TOKENS),
-            _lists(one, pa.array(counts.astype(np.int32)), schema.TOKENS),
-            _lists(block_offsets, blocks, schema.list_of(schema.BLOCK)),
+            _lists(row_tokens, pa.array(ids), schema.TOKENS),
+            _lists(row_tokens, pa.array(labels), schema.TOKENS),
+            _lists(row_tokens, pa.array(placement.positions), schema.TOKENS),
+            _lists(row_offsets, pa.array(counts.astype(np.int32)), schema.TOKENS),
+            _lists(blocks_of_row, blocks, schema.list_of(schema.BLOCK)),
             pa.array(skipped),
-            _lists(one, pa.array(list(reasons), pa.string()), texts),
-            _lists(one, pa.array(list(source_ids), pa.string()), texts),
-            pa.array(counts.astype(np.int32)),
+            _lists(row_offsets, reasons, texts),
+            _lists(row_offsets, pa.array(list(source_ids), pa.string()), texts),
+            pa.array(np.diff(row_tokens).astype(np.int32)),
         ],
         schema=schema.SKIPALIGN,
     )
@@ -93,9 +93,9 @@ def check(batch: pa.RecordBatch, *, strategy: str, max_position: int) -> None:
     """Raise DatasetError, naming the row of the batch, unless every row keeps every invariant:
 
     lists of one length; sequences fill the row; blocks lie end to end and none crosses a sequence; positions start at 0 in every
-    sequence, run on inside a block and are moved by its bias, which never falls and rises only at gaps of the strategy; positions of
-    a sequence that jumps stay below `max_position`; a label is its own id or -100, -100 at a sequence's first token, set only in
-    responses and somewhere in the row; `skipped` and `reasons` say what the positions do.
+    sequence, increase, run on inside a block (but under `random`) and are moved by its bias, which rises only at gaps of the strategy;
+    positions of a sequence that jumps stay below `max_position`; a label is its own id or -100, -100 at a sequence's first token, set
+    only in responses and somewhere in the row; `skipped` and `reasons` say what the positions do.
     """
     if batch.num_rows:
         rows = _Rows(batch)
@@ -143,24 +143,25 @@ def _check_positions(r: _Rows, *, strategy: str, max_position: int) -> None:
     first = offsets_of(r.sequence_lengths)
     token_sequence = np.repeat(np.arange(len(r.sequence_lengths)), r.sequence_lengths)
     token_row = _rows_of(r.tokens)
-    plain = np.arange(len(r.positions)) - first[token_sequence]
-    moved = plain + np.repeat(r.bias, r.block_length)
-    _require(r.positions == moved, token_row, "position_ids are not what the blocks and their biases say")
-    block_first = offsets_of(r.block_length)[:-1]
-    block_sequence = token_sequence[block_first]
-    block_row = _rows_of(r.blocks)
-    opens = block_first == first[block_sequence]
-    _require(~opens | (r.bias == 0), block_row, "a sequence does not start at position 0")
-    rise = np.diff(r.bias, prepend=0)
-    rise[opens] = 0
-    _require(rise >= 0, block_row, "a bias falls, so positions do not increase")
-    allowed = {"outer": ~r.responses, "inner": r.responses, "all": np.ones(len(rise), bool)}.get(
-        strategy, np.zeros(len(rise), bool)
-    )
-    _require((rise == 0) | allowed, block_row, f"a gap where strategy {strategy} has none")
-    jumps = np.bincount(block_sequence, weights=r.bias, minlength=len(r.sequence_lengths)) > 0
-    last = r.positions[first[1:] - 1]
     sequence_row = _rows_of(r.sequences)
+    plain = np.arange(len(r.positions)) - first[token_sequence]
+    block_first = offsets_of(r.block_length)[:-1]
+    block_row = _rows_of(r.blocks)
+    _require(r.positions[first[:-1]] == 0, sequence_row, "a sequence does not start at position 0")
+    rising = np.diff(r.positions, prepend=-1) > 0
+    rising[first[:-1]] = True
+    _require(rising, token_row, "position_ids do not increase inside a sequence")
+    _require(r.positions[block_first] - plain[block_first] == r.bias, block_row, "a bias is not its block's")
+    if strategy != "random":
+        moved = plain + np.repeat(r.bias, r.block_length)
+        _require(r.positions == moved, token_row, "position_ids are not what the blocks and their biases say")
+    rise = np.diff(r.bias, prepend=0)
+    rise[block_first == first[token_sequence[block_first]]] = 0
+    every = np.ones(len(rise), bool)
+    allowed = {"outer": ~r.responses, "inner": r.responses, "none": ~every}.get(strategy, every)
+    _require((rise == 0) | allowed, block_row, f"a gap where strategy {strategy} has none")
+    last = r.positions[first[1:] - 1]
+    jumps = last > r.sequence_lengths - 1
     _require(~jumps | (last < max_position), sequence_row, f"a position reaches max_position ({max_position})")
     _require(jumps == (r.reasons == ""), sequence_row, "reasons do not say which sequences are skipped")
     any_jump = np.bincount(sequence_row, weights=jumps, minlength=len(r.skipped)) > 0

@@ -155,7 +155,6 @@ def _keep(part: Cut, *, name: str, first_index: int, objects: Objects, prefix: s
 
 
 def _rejected(part: Cut, name: str) -> Iterator[Rejected]:
-    found = conversations(
-        part.table, container=part.container, name=name, first_row=part.first_row, first_index=0, columns=Columns()
-    )
+    rows = range(part.first_row, part.first_row + part.table.num_rows)
+    found = conversations(part.table, container=part.container, name=name, row=rows, index=rows, columns=Columns())
     return (item for item in found if isinstance(item, Rejected))

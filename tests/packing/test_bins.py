@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -30,11 +32,11 @@ def test_groups_give_the_bins_of_one_by_one(lengths, capacity):
     sizes = np.array(lengths, np.int64)
     items, offsets = best_fit(sizes, capacity)
     assert sorted(items.tolist()) == list(range(len(lengths)))
-    fills = [int(sizes[items[a:b]].sum()) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    fills = [int(sizes[items[a:b]].sum()) for a, b in pairwise(offsets)]
     assert sorted(fills) == one_by_one(lengths, capacity)
     firsts = [int(items[a]) for a in offsets[:-1]]
     assert firsts == sorted(firsts)
-    assert all((np.diff(items[a:b]) > 0).all() for a, b in zip(offsets[:-1], offsets[1:], strict=True))
+    assert all((np.diff(items[a:b]) > 0).all() for a, b in pairwise(offsets))
 
 
 @pytest.mark.parametrize("capacity", [4096, 32768])

@@ -78,8 +78,8 @@ def test_parquet_rows_keep_their_numbers(tmp_path, monkeypatch):
             c.table,
             container="columns",
             name="a",
-            first_row=c.first_row,
-            first_index=c.first_row - 1,
+            row=range(c.first_row, c.first_row + c.table.num_rows),
+            index=range(c.first_row - 1, c.first_row - 1 + c.table.num_rows),
             columns=Columns(),
         )
     ]
@@ -136,7 +136,7 @@ def read(record, columns=None):
     table = pa.table(
         {"line": pa.array([record if isinstance(record, bytes) else json.dumps(record).encode()], pa.large_binary())}
     )
-    items = conversations(table, container="lines", name="s", first_row=7, first_index=6, columns=columns or Columns())
+    items = conversations(table, container="lines", name="s", row=[7], index=[6], columns=columns or Columns())
     return next(iter(items), None)
 
 
