@@ -1,7 +1,7 @@
 """The edge of the API: who may call at all, and how every error leaves.
 
-A service without keys on loopback is open to web pages (DNS rebinding, posts across sites), so Host and Origin are checked on every
-method before anything else happens.
+A service without keys on loopback is open to web pages (DNS rebinding, posts across sites), so Host and Origin are
+checked on every method before anything else happens.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Log lines: short, one an event, key=value, on stderr. No request bodies, no headers, no URLs that may hold a password."""
+"""Log lines.
+
+Short, one an event, key=value, on stderr. No request bodies, no headers, no URLs that may hold a password.
+"""
 
 from __future__ import annotations
 

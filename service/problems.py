@@ -127,7 +127,8 @@ def fields_of(error: LongweaveError) -> tuple[FieldProblem, ...]:
     """A problem for each offending field of the request."""
     if isinstance(error, SpecError):
         return error.problems
-    if isinstance(error, MalformedError) and error.param is not None:
+    in_spec = isinstance(error, InputError) and (error.param or "").startswith("/")
+    if error.param is not None and (in_spec or isinstance(error, MalformedError)):
         return (FieldProblem(pointer=error.param, message=error.message),)
     return ()
 

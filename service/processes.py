@@ -1,4 +1,7 @@
-"""Processes below us: finding them, and leaving none behind. Linux's /proc; elsewhere nothing is found and nothing is done."""
+"""Processes below us.
+
+Finding them, and leaving none behind. Linux's /proc; elsewhere nothing is found and nothing is done.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def adopt_orphans() -> None:
-    """Become the parent of descendants whose own parent dies (Ray's agents outlive a killed runner by a minute otherwise)."""
+    """Become the parent of descendants whose own parent dies: Ray's agents outlive a killed runner by a minute."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 

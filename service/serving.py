@@ -1,6 +1,7 @@
 """An API server in a thread and a runner as a child process: what `serve` and `api` are made of.
 
-uvicorn runs outside the main thread, where it leaves signals alone: Ctrl-C and SIGTERM end in an orderly stop and exit code 0.
+uvicorn runs outside the main thread, where it leaves signals alone: Ctrl-C and SIGTERM end in an orderly stop and
+exit code 0.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ class ListenError(LongweaveError):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; raises ListenError for a host that is not loopback (there are no keys yet) and for a port in use."""
+    """A listening socket.
+
+    Raises ListenError for a host that is not loopback (there are no keys yet) and for a port in use.
+    """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         loopback = ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback
@@ -48,7 +52,9 @@ def listen(host: str, port: int) -> socket.socket:
         message = f"{host} is no address of this machine ({error})"
         raise ListenError(message, param="host") from error
     if not loopback:
-        message = f"{host} can be reached from other machines and there are no keys yet: only loopback (127.0.0.1, ::1) is served"
+        message = (
+            f"{host} is open to other machines and there are no keys yet: only loopback (127.0.0.1, ::1) is served"
+        )
         raise ListenError(message, param="host")
     sock = socket.socket(family)
     try:
@@ -105,7 +111,10 @@ class ApiThread:
 
 
 class RunnerChild:
-    """A runner as a child process, started again when it dies. It ends when its standard input does, so it never outlives us."""
+    """A runner as a child process, started again when it dies.
+
+    It ends when its standard input does, so it never outlives us.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._data_dir = str(settings.data_dir)

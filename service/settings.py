@@ -7,6 +7,7 @@
 | LONGWEAVE_OBJECTS_URL | objects/ in the data directory | file:///… or s3://… |
 | LONGWEAVE_RAY_ADDRESS | none: a local Ray of our own | address of a Ray cluster |
 | LONGWEAVE_WORKERS | the CPUs of this machine | tasks in flight; 0 builds in the runner itself |
+| LONGWEAVE_TOKENIZERS | none | a folder; each folder in it with a tokenizer.json is a tokenizer by that name |
 | LONGWEAVE_HOSTS | none | names besides loopback that clients may call us by, with commas |
 | LONGWEAVE_MAX_UPLOAD_BYTES | 4 GiB | the largest upload |
 | LONGWEAVE_MAX_BODY_BYTES | 1 MiB | the largest JSON body |
@@ -58,6 +59,7 @@ class Settings:
     objects_url: str
     ray_address: str | None = None
     workers: int = 1
+    tokenizers: Path | None = None
     hosts: frozenset[str] = frozenset()
     attempts: int = 3
     lease_seconds: float = 20.0
@@ -69,6 +71,12 @@ class Settings:
     def incoming(self) -> Path:
         """Where uploads lie until they are taken in."""
         return self.data_dir / "incoming"
+
+    def registered_tokenizers(self) -> dict[str, Path]:
+        """The operator's tokenizers by name."""
+        if self.tokenizers is None:
+            return {}
+        return {place.parent.name: place.parent for place in sorted(self.tokenizers.glob("*/tokenizer.json"))}
 
     def prepare(self) -> None:
         """Make the directories; raises SettingsError where that is not possible."""
@@ -83,6 +91,7 @@ class Settings:
     def from_environment(cls, environ: Mapping[str, str], *, data_dir: str | Path | None = None) -> Settings:
         """Read LONGWEAVE_*; `data_dir` (the command line's) goes before the variable. Raises SettingsError."""
         folder = Path(data_dir or environ.get("LONGWEAVE_DATA_DIR") or DEFAULT_DATA_DIR).expanduser().resolve()
+        tokenizers = environ.get("LONGWEAVE_TOKENIZERS")
         lease = _number(environ, "LONGWEAVE_LEASE_SECONDS", float, 20.0, least=0.5)
         return cls(
             data_dir=folder,
@@ -90,6 +99,7 @@ class Settings:
             objects_url=environ.get("LONGWEAVE_OBJECTS_URL") or (folder / "objects").as_uri(),
             ray_address=environ.get("LONGWEAVE_RAY_ADDRESS") or None,
             workers=_number(environ, "LONGWEAVE_WORKERS", int, os.cpu_count() or 1, least=0),
+            tokenizers=Path(tokenizers).expanduser().resolve() if tokenizers else None,
             hosts=frozenset(
                 name.strip().lower() for name in environ.get("LONGWEAVE_HOSTS", "").split(",") if name.strip()
             ),

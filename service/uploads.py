@@ -33,7 +33,10 @@ SUFFIXES = {
 
 
 async def receive(request: Request, services: Services, name: str | None) -> UploadEntry:
-    """Take in the request's body, raw or multipart; raises TooLargeError, SourceError or MalformedError and then leaves nothing."""
+    """Take in the request's body, raw or multipart.
+
+    Raises TooLargeError, SourceError or MalformedError and then leaves nothing.
+    """
     upload_id = await run_in_threadpool(services.catalog.new_upload_id)
     landing = services.settings.incoming / upload_id
     limit = services.settings.limits.upload_bytes
@@ -52,7 +55,7 @@ async def receive(request: Request, services: Services, name: str | None) -> Upl
 def file_name(given: str) -> str:
     """A client's file name as a plain name: the last part of a path, without control characters."""
     plain = "".join(c for c in PurePosixPath(given.replace("\\", "/")).name if c.isprintable())
-    return plain[-NAME_LENGTH:] or "upload.jsonl"
+    return plain[-NAME_LENGTH:] if plain.strip(". ") else "upload.jsonl"
 
 
 def _take_in(services: Services, upload_id: str, landing: Path, name: str) -> UploadEntry:

@@ -22,7 +22,8 @@ from service.storage.objects import Objects
 settings.register_profile("house", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("house")
 
-WORDS = "the quick brown fox reads a long report about rivers, engines and 1,024 sensors; 城市 的 销售额 是 42 naïve café ☕ ok".split()
+TEXT = "the quick brown fox reads a long report about rivers, engines and 1,024 sensors; 城市 的 销售额 是 42 naïve café ☕ ok"
+WORDS = TEXT.split()
 
 
 def conversation(number: int, *, turns: int, longest: int = 40, system: bool = False) -> dict[str, Any]:
@@ -52,7 +53,9 @@ def builtin() -> Tokenizer:
 @pytest.fixture
 def talks(tmp_path: Path) -> Path:
     """Sixty conversations of one to six turns."""
-    return write_lines(tmp_path / "talks.jsonl", [conversation(i, turns=1 + i % 6, system=i % 4 == 0) for i in range(60)])
+    return write_lines(
+        tmp_path / "talks.jsonl", [conversation(i, turns=1 + i % 6, system=i % 4 == 0) for i in range(60)]
+    )
 
 
 Build = Callable[..., Path]

@@ -1,7 +1,7 @@
 """The training config: YAML in, frozen dataclasses out, every offending field named.
 
-Paths are taken relative to the working directory, as the command line's are. A field whose feature this version does not serve is
-refused unless it holds the value that asks for nothing.
+Paths are taken relative to the working directory, as the command line's are. A field whose feature this version does
+not serve is refused unless it holds the value that asks for nothing.
 """
 
 from __future__ import annotations
@@ -19,19 +19,23 @@ import yaml
 from packing.dataset.errors import FieldProblem, SpecError
 
 Rule = Callable[[Any], Any]
-"""Takes a field's raw value and returns the one to keep; raises ValueError with a sentence."""
+"""Takes a field's raw value and returns the one to keep; raises _RefusedError with a sentence."""
 
 LARGEST_SEED = 2**64 - 1
+
+
+class _RefusedError(ValueError):
+    """A value that a rule does not take, with the sentence that says so."""
 
 
 def _whole(least: int, largest: int | None = None) -> Rule:
     def rule(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
             message = f"must be a whole number, not {value!r}"
-            raise ValueError(message)
+            raise _RefusedError(message)
         if value < least or (largest is not None and value > largest):
             message = f"must be {f'at least {least}' if value < least else f'at most {largest}'}, not {value}"
-            raise ValueError(message)
+            raise _RefusedError(message)
         return value
 
     return rule
@@ -41,10 +45,10 @@ def _number(*, above: float | None = None, least: float | None = None) -> Rule:
     def rule(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             message = f"must be a number, not {value!r}"
-            raise ValueError(message)
+            raise _RefusedError(message)
         if (above is not None and value <= above) or (least is not None and value < least):
             message = f"must be {f'above {above:g}' if above is not None else f'at least {least:g}'}, not {value:g}"
-            raise ValueError(message)
+            raise _RefusedError(message)
         return float(value)
 
     return rule
@@ -54,7 +58,7 @@ def _one_of(*names: str) -> Rule:
     def rule(value: Any) -> str:
         if value not in names:
             message = f"must be {' or '.join(names)}, not {value!r}"
-            raise ValueError(message)
+            raise _RefusedError(message)
         return cast("str", value)
 
     return rule
@@ -63,7 +67,7 @@ def _one_of(*names: str) -> Rule:
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
         message = f"must be a text that is not empty, not {value!r}"
-        raise ValueError(message)
+        raise _RefusedError(message)
     return value
 
 
@@ -74,7 +78,7 @@ def _optional(rule: Rule) -> Rule:
 def _only(default: Any, sentence: str) -> Rule:
     def rule(value: Any) -> Any:
         if value != default:
-            raise ValueError(sentence)
+            raise _RefusedError(sentence)
         return value
 
     return rule
@@ -85,9 +89,9 @@ def _rope_base(value: Any) -> str | float:
         return "auto"
     try:
         return _number(above=1.0)(value)
-    except ValueError as error:
+    except _RefusedError as error:
         message = f"must be auto or a number above 1, not {value!r}"
-        raise ValueError(message) from error
+        raise _RefusedError(message) from error
 
 
 def _source(value: Any) -> str:
@@ -95,7 +99,7 @@ def _source(value: Any) -> str:
     scheme = text.partition("://")[0] if "://" in text else ""
     if scheme not in {"", "http", "https"}:
         message = f"must be a directory or the http(s) URL of a dataset; {scheme}:// is not served"
-        raise ValueError(message)
+        raise _RefusedError(message)
     return text
 
 
@@ -118,7 +122,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
-    """Where the rows come from: a dataset's directory, or its URL at a service (`…/v1/datasets/{id}`) with an API key."""
+    """Where the rows come from: a dataset's directory, or its URL at a service (…/v1/datasets/ID) and an API key."""
 
     source: str = _field(_source)
     key: str | None = field(default=None, repr=False, metadata={"rule": _optional(_text)})
@@ -250,7 +254,7 @@ def _fields(cls: type, value: Any, pointer: str, problems: list[FieldProblem]) -
                 kept[name] = spec.metadata["rule"](given[name]) if "rule" in spec.metadata else given[name]
             elif required and name not in SECTIONS:
                 problems.append(FieldProblem(pointer=f"{pointer}/{name}", message="is missing"))
-        except ValueError as error:
+        except _RefusedError as error:
             problems.append(FieldProblem(pointer=f"{pointer}/{name}", message=str(error)))
     return kept
 

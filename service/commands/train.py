@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from packing.dataset.errors import InputError
+from training.config import read_config
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,9 +16,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train; raises SpecError for a bad config and other LongweaveErrors where the work fails."""
+    config = read_config(arguments.config)
     try:
-        from training.loop import run_file
+        from training import loop  # torch takes seconds to import: a bad config is told at once
     except ModuleNotFoundError as error:
         message = f"the training worker needs {error.name}: pip install 'longweave[train]'"
         raise InputError(message) from error
-    return run_file(arguments.config, as_json=arguments.json)
+    return loop.run(config, as_json=arguments.json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -95,10 +96,11 @@ class RayExecutor:
                 num_cpus=self._workers,
                 include_dashboard=False,
                 log_to_driver=False,
+                logging_level=logging.ERROR,
                 object_store_memory=OBJECT_STORE_BYTES,
             )
         else:
-            ray.init(address=self._address, log_to_driver=False)
+            ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
         self._task = ray.remote(run_task).options(num_cpus=1, max_retries=2)
 
     def _shut_down(self) -> None:

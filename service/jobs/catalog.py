@@ -1,4 +1,7 @@
-"""Uploads and datasets in the database: what there is, not the bytes. A dataset's row appears when its manifest is committed."""
+"""Uploads and datasets in the database.
+
+What there is, not the bytes. A dataset's row appears when its manifest is committed.
+"""
 
 from __future__ import annotations
 

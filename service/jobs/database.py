@@ -126,12 +126,12 @@ class now(FunctionElement[float]):  # noqa: N801  # it stands among SQL function
 
 
 @compiles(now, "sqlite")
-def _now_sqlite(element: Any, compiler: Any, **options: Any) -> str:  # pyright: ignore[reportUnusedFunction]
+def _now_sqlite(_element: Any, _compiler: Any, **_options: Any) -> str:  # pyright: ignore[reportUnusedFunction]
     return "((julianday('now') - 2440587.5) * 86400.0)"
 
 
 @compiles(now, "postgresql")
-def _now_postgresql(element: Any, compiler: Any, **options: Any) -> str:  # pyright: ignore[reportUnusedFunction]
+def _now_postgresql(_element: Any, _compiler: Any, **_options: Any) -> str:  # pyright: ignore[reportUnusedFunction]
     # now() would stand still for the length of a transaction.
     return "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
 
@@ -139,8 +139,9 @@ def _now_postgresql(element: Any, compiler: Any, **options: Any) -> str:  # pyri
 def open_database(url: str) -> Engine:
     """An engine with the tables made; raises UnavailableError where there is no database.
 
-    `engine.begin()` opens a transaction that may write. On SQLite it takes the write lock at once: one that reads first and writes
-    later would be refused without waiting when somebody else wrote in between. `reading(engine)` takes no lock.
+    `engine.begin()` opens a transaction that may write. On SQLite it takes the write lock at once: one that reads
+    first and writes later would be refused without waiting when somebody else wrote in between. `reading(engine)`
+    takes no lock.
     """
     try:
         engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))

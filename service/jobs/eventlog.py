@@ -32,7 +32,7 @@ def append(
     connection: Connection,
     job_id: str,
     *,
-    type: EntryType,  # noqa: A002  # the name on the wire
+    type: EntryType,  # the name on the wire
     message: str,
     level: Level = "info",
     data: Mapping[str, Any] | None = None,

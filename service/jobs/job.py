@@ -64,7 +64,8 @@ _TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
         Event.EXHAUST: State.FAILED,
         Event.CANCEL: State.CANCELLING,
     },
-    # Who was told that the job is being cancelled never sees it succeed: whatever the runner reports now ends in cancelled.
+    # Who was told that the job is being cancelled never sees it succeed: whatever the runner reports now ends in
+    # cancelled.
     State.CANCELLING: {
         Event.STOP: State.CANCELLED,
         Event.FAIL: State.CANCELLED,

@@ -1,7 +1,8 @@
 """What runners write: claims, heartbeats, progress, endings. Every write is fenced by the lease it is made under.
 
-A write takes effect only where id, owner and attempt are still the lease's, the state takes the event, and the lease has not run out by
-the database's clock. A runner that was asleep for longer than its lease therefore changes nothing: it gets LeaseLostError.
+A write takes effect only where id, owner and attempt are still the lease's, the state takes the event, and the lease
+has not run out by the database's clock. A runner that was asleep for longer than its lease therefore changes nothing:
+it gets LeaseLostError.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ class LeaseStore:
     def claim(self, owner: str) -> Claim | None:
         """Take the oldest job that waits, or whose runner has been silent for too long; None where there is none.
 
-        One UPDATE finds and takes it, so two runners never get the same; the attempt is counted here, so that a job which kills its
-        runner uses its attempts up. `owner` is new for every claim.
+        One UPDATE finds and takes it, so two runners never get the same; the attempt is counted here, so that a job
+        which kills its runner uses its attempts up. `owner` is new for every claim.
         """
         waits = and_(jobs.c.state == State.QUEUED, jobs.c.not_before <= now())
         left = and_(jobs.c.state == State.RUNNING, jobs.c.lease_expires_at < now(), jobs.c.attempt < self._attempts)
@@ -79,7 +80,10 @@ class LeaseStore:
             return Claim(job=job, lease=Lease(job_id=job.id, owner=owner, attempt=job.attempt))
 
     def sweep(self) -> Sequence[Job]:
-        """End what nobody will claim again: silent runners' jobs that were being cancelled, or have no attempt left. Returns them."""
+        """End what nobody will claim again.
+
+        Silent runners' jobs that were being cancelled, or have no attempt left. Returns them.
+        """
         silent = jobs.c.lease_expires_at < now()
         lost = {
             "code": RUNNER_LOST,
@@ -109,6 +113,14 @@ class LeaseStore:
                 raise _lost(lease)
             return state == State.CANCELLING
 
+    def cancel_asked(self, lease: Lease) -> bool:
+        """Whether somebody has asked for the job's end, without a write; raises LeaseLostError."""
+        with reading(self._engine) as connection:
+            state = connection.execute(select(jobs.c.state).where(_held(lease, OWNED))).scalar_one_or_none()
+        if state is None:
+            raise _lost(lease)
+        return state == State.CANCELLING
+
     def progress(self, lease: Lease, progress: Progress) -> None:
         """Write how far the job is; raises LeaseLostError."""
         values = asdict(progress)
@@ -135,7 +147,10 @@ class LeaseStore:
             return self._move(connection, lease, Event.FAIL, {"error": json.dumps(error)})
 
     def retry(self, lease: Lease, error: Mapping[str, Any], *, delay: float) -> Job:
-        """Put the job back after an error that may pass, to be claimed again in `delay` seconds. Raises LeaseLostError."""
+        """Put the job back after an error that may pass, to be claimed again in `delay` seconds.
+
+        Raises LeaseLostError.
+        """
         later = {"error": json.dumps(error), "not_before": now() + delay, "eta_seconds": None}
         with self._engine.begin() as connection:
             return self._move(connection, lease, Event.RETRY, later)

@@ -1,16 +1,21 @@
-"""The runner: claims a job, has its dataset built, and writes what became of it. The database is all it shares with the API.
+"""The runner: claims a job, has its dataset built, and writes what became of it.
 
-Endings: a LongweaveError is final (the same spec would meet it again); any other error is tried again after a pause until the attempts
-are used up; a cancel ends in `cancelled` with nothing left behind; when the runner is told to stop, the job goes back to the queue and
-no attempt is charged. A runner that dies says nothing: its lease runs out, and the next one finds the receipts of what is built.
+The database is all it shares with the API.
+
+Endings: a LongweaveError is final (the same spec would meet it again); any other error is tried again after a pause
+until the attempts are used up; a cancel ends in `cancelled` with nothing left behind; when the runner is told to
+stop, the job goes back to the queue and no attempt is charged. A runner that dies says nothing: its lease runs out,
+and the next one finds the receipts of what is built.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import secrets
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +39,7 @@ from service.settings import Settings
 from service.storage.objects import Objects
 
 IDLE_SECONDS = 0.25
-SWEEP_SECONDS = 5.0
+AWAY_SECONDS = 2.0
 LONGEST_PAUSE = 300.0
 
 log = logging.getLogger("longweave.runner")
@@ -70,24 +75,32 @@ class Runner:
 
     def run(self) -> None:
         """Work until told to stop; raises EngineBrokenError where the engine has failed."""
+        tended = -math.inf
         try:
             while not self._stopping.is_set():
                 try:
-                    self._store.seen(self.id)
+                    if time.monotonic() - tended >= self._parts.settings.heartbeat_seconds:
+                        self.tend()
+                        tended = time.monotonic()
                     worked = self.run_once()
                 except SQLAlchemyError as error:
                     log.warning("database not reached error=%s", type(error).__name__)
+                    self._stopping.wait(AWAY_SECONDS)
                     worked = False
                 if not worked:
                     self._stopping.wait(IDLE_SECONDS)
         finally:
             self._say_goodbye()
 
-    def run_once(self) -> bool:
-        """Claim and work on one job; False where there is none."""
+    def tend(self) -> None:
+        """Say that we are alive, and end what runners that are not have left to be ended."""
+        self._store.seen(self.id)
         for job in self._store.sweep():
             log.warning("job=%s %s, its runner is silent", job.id, job.state)
             self._clear(job)
+
+    def run_once(self) -> bool:
+        """Claim and work on one job; False where there is none."""
         self._claims += 1
         claim = self._store.claim(f"{self.id}.{self._claims}")
         if claim is None:
@@ -99,7 +112,7 @@ class Runner:
             # It is somebody else's now: touch nothing.
             log.warning("job=%s lease lost", claim.job.id)
             return True
-        log.info("job=%s %s", ended.id, ended.state)
+        log.info("job=%s %s%s", ended.id, ended.state, f" code={ended.error['code']}" if ended.error else "")
         return True
 
     def _work(self, claim: Claim) -> Job:
@@ -132,7 +145,7 @@ class Runner:
         return self._build(
             spec=spec,
             sources=resolve_sources(spec, parts.catalog),
-            tokenizer=find_tokenizer(spec.tokenizer),
+            tokenizer=find_tokenizer(spec.tokenizer, registered=parts.settings.registered_tokenizers()),
             objects=parts.objects,
             work=work_folder(job),
             target=folder_of(job.target),
@@ -144,7 +157,8 @@ class Runner:
         try:
             job = self._store.succeed(claim.lease, entry_of(claim.job, manifest))
         except LeaseLostError:
-            # Either the lease is lost, and this raises it again, or a cancel came before the dataset was entered: the cancel wins.
+            # Either the lease is lost, and this raises it again, or a cancel came before the dataset was entered: the
+            # cancel wins.
             return self._stopped(claim)
         self._clear(job)
         return job
@@ -178,7 +192,7 @@ class Runner:
             job = self._store.retry(claim.lease, told, delay=pause)
             if job.state.ended:
                 self._clear(job)
-        if type(error).__module__.partition(".")[0] == "ray":
+        if type(error).__module__.partition(".")[0] == "ray" and _cause(error) is error:
             # A Ray that is broken stays so for this process; its successor starts a new one.
             raise EngineBrokenError(_sentence(error)) from error
         return job
@@ -189,7 +203,7 @@ class Runner:
             self._parts.objects.delete_prefix(work_folder(job))
             if job.state is not State.SUCCEEDED:
                 self._parts.objects.delete_prefix(folder_of(job.target))
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             log.warning("job=%s not cleared error=%s", job.id, _sentence(error))
 
     def _say_goodbye(self) -> None:
@@ -220,7 +234,14 @@ def entry_of(job: Job, manifest: Manifest) -> DatasetEntry:
     )
 
 
+def _cause(error: Exception) -> Exception:
+    """The error a task raised, out of the RayTaskError that Ray wraps it in (with a whole traceback for a message)."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, Exception) else error
+
+
 def _sentence(error: Exception) -> str:
+    error = _cause(error)
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 

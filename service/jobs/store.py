@@ -36,7 +36,10 @@ class JobStore:
         self._queue_limit = queue_limit
 
     def submit(self, request: Request) -> tuple[Job, bool]:
-        """Put a job into the queue, or find the one that the same Idempotency-Key made; the flag tells which (True: found)."""
+        """Put a job into the queue, or find the one that the same Idempotency-Key made.
+
+        The flag tells which (True: found).
+        """
         try:
             return self._submit(request)
         except IntegrityError:
@@ -81,7 +84,10 @@ class JobStore:
     def list(
         self, *, state: State | None = None, kind: str | None = None, after: str | None = None, limit: int = 20
     ) -> Sequence[Job]:
-        """Jobs, newest first, those after the job `after`: ids are in order of creation, so it may be gone meanwhile."""
+        """Jobs, newest first, those after the job `after`.
+
+        Ids are in order of creation, so it may be gone meanwhile.
+        """
         query = select(jobs).order_by(jobs.c.id.desc()).limit(limit)
         if state is not None:
             query = query.where(jobs.c.state == state)
@@ -93,7 +99,10 @@ class JobStore:
             return [job_of(row) for row in connection.execute(query).mappings()]
 
     def cancel(self, job_id: str) -> Job:
-        """Ask for a job's end: a queued one is cancelled at once, a running one as soon as its runner sees it. Raises ConflictError."""
+        """Ask for a job's end.
+
+        A queued one is cancelled at once, a running one as soon as its runner sees it. Raises ConflictError.
+        """
         with self._engine.begin() as connection:
             asked = update(jobs).where(jobs.c.id == job_id).values(moved(Event.CANCEL))
             before = get_job(connection, job_id)
@@ -125,7 +134,8 @@ class JobStore:
 
     def active_mention(self, name: str) -> str | None:
         """The id of a job that has not ended and whose spec names `name` (an upload's or a dataset's id)."""
-        # Ids hold no % and no quote, and the underscore's wildcard can at worst find what is not there: then we refuse too much.
+        # Ids hold no % and no quote, and the underscore's wildcard can at worst find what is not there: then we
+        # refuse too much.
         query = select(jobs.c.id).where(jobs.c.state.not_in(ENDED), jobs.c.spec.like(f'%"{name}"%')).limit(1)
         with reading(self._engine) as connection:
             return connection.execute(query).scalar()

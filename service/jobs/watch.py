@@ -16,6 +16,9 @@ from service.jobs.leases import LeaseLostError, LeaseStore
 PROGRESS_SECONDS = 0.5
 """Progress is written at most this often, and always after the last shard."""
 
+LOOK_SECONDS = 0.5
+"""Between heartbeats we only look whether somebody has asked for the job's end."""
+
 log = logging.getLogger("longweave.runner")
 
 
@@ -41,8 +44,8 @@ class Counted(Protocol):
 class Hold:
     """Keeps a lease alive from a thread of its own for as long as the `with` block runs.
 
-    A heartbeat that cannot be written is tried again until the lease would have run out by our own clock; from then on the job is taken
-    for lost, for another runner may have it.
+    A heartbeat that cannot be written is tried again until the lease would have run out by our own clock; from then
+    on the job is taken for lost, for another runner may have it.
     """
 
     def __init__(self, store: LeaseStore, lease: Lease, *, runner_id: str, every: float, lease_seconds: float) -> None:
@@ -68,9 +71,12 @@ class Hold:
 
     def _beat(self) -> None:
         renewed = time.monotonic()
-        while not self._done.wait(self._every):
+        while not self._done.wait(min(self._every, LOOK_SECONDS)):
             begun = time.monotonic()
             try:
+                if begun - renewed < self._every:
+                    self.cancel_asked = self._store.cancel_asked(self._lease)
+                    continue
                 self.cancel_asked = self._store.heartbeat(self._lease)
                 self._store.seen(self._runner_id)
                 renewed = begun
@@ -137,4 +143,8 @@ class JobWatch:
 
     def _write(self) -> None:
         self._written_at = time.monotonic()
-        self._store.progress(self._lease, self._progress)
+        try:
+            self._store.progress(self._lease, self._progress)
+        except SQLAlchemyError as error:
+            # The build goes on without being seen; whether it may is for the heartbeat to find out.
+            log.warning("progress not written job=%s error=%s", self._lease.job_id, type(error).__name__)

@@ -17,11 +17,13 @@ DRAINED = 16 * 1024 * 1024
 
 JSON_TYPES = re.compile(r"application/(json|[\w.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
 
+NUL = re.compile(r"(?<!\\)(\\\\)*\\u0000")
+
 
 async def chunks(request: Request, limit: int) -> AsyncIterator[bytes]:
     """The body in chunks; raises TooLargeError once there are more than `limit` bytes, whatever Content-Length said."""
     announced = request.headers.get("content-length", "")
-    total = 0
+    total = drained = 0
     too_large = announced.isdecimal() and int(announced) > limit
     try:
         async for chunk in request.stream():
@@ -29,7 +31,9 @@ async def chunks(request: Request, limit: int) -> AsyncIterator[bytes]:
             too_large = too_large or total > limit
             if not too_large:
                 yield chunk
-            elif total > limit + DRAINED:
+                continue
+            drained += len(chunk)
+            if drained > DRAINED:
                 break
     except ClientDisconnect as error:
         message = "the client went away in the middle of the body"
@@ -46,9 +50,12 @@ async def read_object(request: Request, limit: int) -> dict[str, Any]:
         raise MediaTypeError(message, param="Content-Type")
     data = b"".join([chunk async for chunk in chunks(request, limit)])
     try:
-        value = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_unique)
-        # Half a surrogate pair is no text: nothing could store it.
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
+        value = json.loads(data.decode("utf-8"), parse_constant=_refuse, object_pairs_hook=_unique)
+        # Half a surrogate pair is no text, and NUL none that PostgreSQL could store.
+        text = json.dumps(value, ensure_ascii=False)
+        text.encode("utf-8")
+        if NUL.search(text):
+            _refuse("the character U+0000")
     except UnicodeDecodeError as error:
         message = f"the body is not UTF-8 (byte {error.start})"
         raise MalformedError(message, param="") from None
@@ -83,8 +90,8 @@ def known_cursor(prefix: str, value: str | None) -> str | None:
 NAMES = {"job": "job", "ds": "dataset", "up": "upload"}
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    message = f"{name} is no JSON"
+def _refuse(name: str) -> NoReturn:
+    message = f"{name} has no place in it"
     raise ValueError(message)
 
 

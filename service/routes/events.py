@@ -1,4 +1,7 @@
-"""The events of a job: a page of JSON, or a stream (text/event-stream) that ends with the job and resumes by Last-Event-ID."""
+"""The events of a job.
+
+A page of JSON, or a stream (text/event-stream) that ends with the job and resumes by Last-Event-ID.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,10 @@ def _event_id(header: str | None) -> int:
 
 
 async def _stream(services: Services, job_id: str, seen: int) -> AsyncIterator[bytes]:
-    """Events after `seen` as they come. Ends after the job's last one, or with `bye` when the server stops: then ask again."""
+    """Events after `seen` as they come.
+
+    Ends after the job's last one, or with `bye` when the server stops: then ask again.
+    """
     yield format_sse_event(retry=RETRY_MILLISECONDS, comment=f"events of {job_id}")
     quiet_since = time.monotonic()
     while not services.stopping.is_set():

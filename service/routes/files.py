@@ -1,4 +1,7 @@
-"""The bytes of a dataset: what its manifest names, with ranges and conditions, as attachments that no browser interprets."""
+"""The bytes of a dataset.
+
+What its manifest names, with ranges and conditions, as attachments that no browser interprets.
+"""
 
 from __future__ import annotations
 

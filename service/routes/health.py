@@ -56,7 +56,7 @@ def _database(services: Services) -> tuple[bool, int]:
 def _objects(services: Services) -> bool:
     try:
         services.objects.size("readyz")
-    except Exception:  # noqa: BLE001  # whatever it is, the store does not answer
+    except Exception:  # whatever it is, the store does not answer
         return False
     folder = services.objects.folder
     return folder is None or folder.is_dir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -12,8 +13,8 @@ from fastapi.responses import JSONResponse
 from packing.dataset.manifest import canonical_json
 from packing.spec import CommonSpec
 from service import kinds
-from service.engine.line import estimate, preview_rows
-from service.engine.tokenizers import find_tokenizer
+from service.engine.preview import estimate, preview_rows
+from service.engine.tokenizers import TokenizerRecord, find_tokenizer
 from service.jobs.job import State
 from service.jobs.store import Request as JobRequest
 from service.problems import MalformedError
@@ -21,6 +22,7 @@ from service.resolve import resolve_sources
 from service.routes.bodies import EstimateBody, JobBody, JobPage, PreviewBody, job_body
 from service.routes.body import known_cursor, known_id, read_object
 from service.services import Services, Wired
+from service.storage.intake import SourceRecord
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
@@ -61,17 +63,16 @@ async def submit_job(
     return await run_in_threadpool(_submit, services, value, idempotency_key)
 
 
-def checked_spec(services: Services, value: dict[str, Any]) -> CommonSpec:
-    """The spec of a request's object; raises SpecError naming every offending field, paths among them."""
+def _parts(services: Services, value: dict[str, Any]) -> tuple[CommonSpec, Mapping[str, SourceRecord], TokenizerRecord]:
+    """What a request's object asks for, all of it there; raises SpecError naming every offending field, or TokenizerError."""
     spec = kinds.spec_of(value)
     kinds.refuse_paths(spec)
-    find_tokenizer(spec.tokenizer)
-    return spec
+    sources = resolve_sources(spec, services.catalog)
+    return spec, sources, find_tokenizer(spec.tokenizer, registered=services.settings.registered_tokenizers())
 
 
 def _submit(services: Services, value: dict[str, Any], key: str | None) -> Response:
-    spec = checked_spec(services, value)
-    resolve_sources(spec, services.catalog)
+    spec, _, _ = _parts(services, value)
     job, found = services.jobs.submit(
         JobRequest(
             kind=spec.kind,
@@ -87,9 +88,8 @@ def _submit(services: Services, value: dict[str, Any], key: str | None) -> Respo
 
 
 def _estimate(services: Services, value: dict[str, Any]) -> dict[str, Any]:
-    spec = checked_spec(services, value)
-    sources = resolve_sources(spec, services.catalog)
-    found = estimate(spec=spec, sources=sources, tokenizer=find_tokenizer(spec.tokenizer), objects=services.objects)
+    spec, sources, tokenizer = _parts(services, value)
+    found = estimate(spec=spec, sources=sources, tokenizer=tokenizer, objects=services.objects)
     return {"valid": True, "kind": spec.kind, **found}
 
 
@@ -101,14 +101,8 @@ async def preview(request: Request, services: Wired, count: Annotated[int, Query
 
 
 def _preview(services: Services, value: dict[str, Any], count: int) -> dict[str, Any]:
-    spec = checked_spec(services, value)
-    rows = preview_rows(
-        spec=spec,
-        sources=resolve_sources(spec, services.catalog),
-        tokenizer=find_tokenizer(spec.tokenizer),
-        objects=services.objects,
-        count=count,
-    )
+    spec, sources, tokenizer = _parts(services, value)
+    rows = preview_rows(spec=spec, sources=sources, tokenizer=tokenizer, objects=services.objects, count=count)
     return {"kind": spec.kind, "rows": rows}
 
 

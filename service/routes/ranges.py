@@ -13,8 +13,8 @@ MAX_DIGITS = 19
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
     """The bytes a Range header asks for, as start and end (not included); None means the whole file.
 
-    Unknown units, malformed ranges and lists of several ranges are ignored, as the RFC allows. Raises RangeError for a range that holds
-    no byte of the file.
+    Unknown units, malformed ranges and lists of several ranges are ignored, as the RFC allows. Raises RangeError for
+    a range that holds no byte of the file.
     """
     unit, found, ranges = (header or "").partition("=")
     if not found or unit.strip().lower() != "bytes":

@@ -30,9 +30,10 @@ BODY: dict[str, Any] = {
 async def create_upload(
     request: Request, services: Wired, name: Annotated[str | None, Query(max_length=1000)] = None
 ) -> Response:
-    """Upload one JSONL (plain, .gz, .zst) or Parquet file, as the raw body or as multipart. It is read, checked and counted.
+    """Upload one JSONL (plain, .gz, .zst) or Parquet file, raw or multipart. It is read, checked and counted.
 
-    Refused is only what cannot be decoded as a container; rows that cannot be used are counted, and the job decides about them.
+    Refused is only what cannot be decoded as a container; rows that cannot be used are counted, and the job decides
+    about them.
     """
     entry = await receive(request, services, name)
     headers = {"Location": f"/v1/uploads/{entry.id}"}

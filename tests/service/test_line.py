@@ -46,7 +46,7 @@ class Twice:
             yield first
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 (not an error: somebody pulled the plug)
     """Somebody pulled the plug."""
 
 

@@ -1,0 +1,369 @@
+"""Our attention against references that pack nothing, and the preflight check against calls known to be wrong."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
+    Phi3Config,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from training.attention import (
+    NAME,
+    _segments,
+    _varlen,
+    boundary_attention,
+    check_attention,
+    check_kernel,
+    refuse_windows,
+)
+from training.batch import Batch, lay_out
+from training.errors import AttentionError
+from training.model import hidden_states
+from training.stream import Row
+
+GAP = 150_000
+BLOCK = 12
+SIZES: dict[str, Any] = {
+    "vocab_size": 61,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 400_000,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 260_000.0},
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": None,
+}
+
+
+def jump(start: int, length: int = 2 * BLOCK) -> np.ndarray:
+    return start + np.arange(length) + (np.arange(length) >= length // 2) * GAP
+
+
+CASES = {
+    "A: one sequence with a jump": [jump(0)],
+    "B: two, both from 0": [jump(0), jump(0, 20)],
+    "C: the second starts at 37": [jump(0), jump(37, 20)],
+    "F: the second goes on counting": [np.arange(24), np.arange(24, 40)],
+}
+
+
+def packed(case: str) -> Batch:
+    rng = np.random.default_rng(5)
+    rows = [
+        Row(
+            name=case,
+            input_ids=rng.integers(0, 61, len(positions)).astype(np.int32),
+            labels=np.full(len(positions), -100, np.int32),
+            position_ids=positions.astype(np.int32),
+            seq_lengths=np.array([len(positions)], np.int32),
+        )
+        for positions in CASES[case]
+    ]
+    return lay_out(rows)
+
+
+def build(config: Any, attention: str) -> PreTrainedModel:
+    """A model whose weights are large enough for attention to matter."""
+    torch.manual_seed(1)
+    # A copy: transformers writes the attention's name into the config it is given, for every model that shares it.
+    model = AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation=attention).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim >= 2:
+                parameter.normal_(0, 0.3)
+    return model
+
+
+def llama(attention: str) -> PreTrainedModel:
+    return build(LlamaConfig(**SIZES), attention)
+
+
+def sequences(batch: Batch) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    lengths = batch.cu_seq_lens.diff().tolist()
+    return list(zip(batch.input_ids[0].split(lengths), batch.position_ids[0].split(lengths), strict=True))
+
+
+def reference_llama(model: PreTrainedModel, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """A Llama in plain torch, for one sequence: nothing of transformers but the weights."""
+    weights = model.state_dict()
+    heads, key_heads, size = 4, 2, 16
+    inv_freq = 1.0 / 260_000.0 ** (torch.arange(0, size, 2, dtype=torch.float32) / size)
+    phase = positions.float()[:, None] * inv_freq
+    cos, sin = phase.cos().repeat(1, 2), phase.sin().repeat(1, 2)
+    future = torch.ones(len(ids), len(ids)).triu(1).bool()
+
+    def norm(x: torch.Tensor, name: str) -> torch.Tensor:
+        return x * (x.pow(2).mean(-1, keepdim=True) + 1e-6).rsqrt() * weights[name]
+
+    def rotate(x: torch.Tensor) -> torch.Tensor:
+        return x * cos + torch.cat([-x[..., size // 2 :], x[..., : size // 2]], -1) * sin
+
+    x = weights["model.embed_tokens.weight"][ids.long()]
+    for layer in range(3):
+        at = f"model.layers.{layer}."
+        h = norm(x, at + "input_layernorm.weight")
+        q, k, v = (
+            (h @ weights[f"{at}self_attn.{p}_proj.weight"].T).view(len(ids), n, size).transpose(0, 1)
+            for p, n in (("q", heads), ("k", key_heads), ("v", key_heads))
+        )
+        k, v = rotate(k).repeat_interleave(2, 0), v.repeat_interleave(2, 0)
+        scores = (rotate(q) @ k.transpose(1, 2) / size**0.5).masked_fill(future, -torch.inf)
+        x = x + (scores.softmax(-1) @ v).transpose(0, 1).flatten(1) @ weights[at + "self_attn.o_proj.weight"].T
+        h = norm(x, at + "post_attention_layernorm.weight")
+        gate, up = h @ weights[at + "mlp.gate_proj.weight"].T, h @ weights[at + "mlp.up_proj.weight"].T
+        x = x + (torch.nn.functional.silu(gate) * up) @ weights[at + "mlp.down_proj.weight"].T
+    return norm(x, "model.norm.weight")
+
+
+def error_against_reference(model: PreTrainedModel, batch: Batch, states: torch.Tensor) -> float:
+    with torch.no_grad():
+        wanted = torch.cat([reference_llama(model, ids, positions) for ids, positions in sequences(batch)])
+    assert wanted.shape == states.shape == (batch.tokens, 64)
+    return (wanted - states).abs().max().item()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_equals_a_plain_llama_one_sequence_at_a_time(case: str):
+    model, batch = llama(NAME), packed(case)
+    with torch.no_grad():
+        states = hidden_states(model, batch)[0]
+    assert error_against_reference(model, batch, states) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("case", "use_cache"),
+    [("A: one sequence with a jump", False), ("B: two, both from 0", True), ("F: the second goes on counting", True)],
+)
+def test_the_stock_calls_are_wrong(case: str, use_cache: bool):
+    """The traps this attention is for: cut without a cache, leaking with one."""
+    model, batch = llama("sdpa"), packed(case)
+    with torch.no_grad():
+        states = stock(model, batch, use_cache=use_cache)(batch.input_ids)[0]
+    assert error_against_reference(model, batch, states) > 0.1
+
+
+FAMILIES = {
+    "llama": LlamaConfig(**SIZES),
+    "qwen2": Qwen2Config(**SIZES),
+    "qwen3": Qwen3Config(**SIZES, head_dim=16),
+    "mistral": MistralConfig(**SIZES, sliding_window=None),
+    "olmo2": Olmo2Config(**SIZES),
+    "phi3": Phi3Config(**SIZES),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families_equal_themselves_unpacked_with_an_explicit_mask(family: str):
+    """Eager attention with a 4D float mask, one sequence at a time, is right for every family and knows nothing of
+    ours."""
+    refuse_windows(FAMILIES[family])
+    ours, eager = build(FAMILIES[family], NAME), build(FAMILIES[family], "eager")
+    batch = packed("C: the second starts at 37")
+    with torch.no_grad():
+        states = hidden_states(ours, batch)[0]
+        alone: list[torch.Tensor] = []
+        for ids, positions in sequences(batch):
+            mask = torch.full((len(ids), len(ids)), torch.finfo(torch.float32).min).triu(1)
+            call = {"input_ids": ids[None], "position_ids": positions[None], "attention_mask": mask[None, None]}
+            alone.append(eager.base_model(**call, use_cache=False).last_hidden_state[0])
+    assert (torch.cat(alone) - states).abs().max() < 1e-3
+    check_attention(lambda ids: hidden_states(ours, batch, ids), batch)
+
+
+def stock(model: PreTrainedModel, batch: Batch, **options: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    def forward(ids: torch.Tensor) -> torch.Tensor:
+        call = {"input_ids": ids, "position_ids": batch.position_ids, **options}
+        return model.base_model(**call).last_hidden_state
+
+    return forward
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_check_passes_ours(case: str):
+    model, batch = llama(NAME), packed(case)
+    check_attention(lambda ids: hidden_states(model, batch, ids), batch)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_the_check_finds_the_cut(attention: str):
+    model, batch = llama(attention), packed("A: one sequence with a jump")
+    with pytest.raises(AttentionError, match=f"attention is cut: {BLOCK} of {2 * BLOCK} tokens"):
+        check_attention(stock(model, batch, use_cache=False), batch)
+    with pytest.raises(AttentionError, match="attention is cut"):  # our very call, at a model without our attention
+        check_attention(lambda ids: hidden_states(model, batch, ids), batch)
+
+
+@pytest.mark.parametrize(
+    "case", ["B: two, both from 0", "C: the second starts at 37", "F: the second goes on counting"]
+)
+def test_the_check_finds_the_leak(case: str):
+    model, batch = llama("sdpa"), packed(case)
+    with pytest.raises(AttentionError, match="attention leaks: 1 of 2 sequences"):
+        check_attention(stock(model, batch, use_cache=True), batch)
+
+
+def test_the_check_finds_a_past_that_sees_the_future():
+    """Eager attention adds a bool mask to the scores instead of masking by it."""
+    model, batch = llama("eager"), packed("A: one sequence with a jump")
+    mask = torch.ones(2 * BLOCK, 2 * BLOCK, dtype=torch.bool).tril()[None, None]
+    with pytest.raises(AttentionError, match="attention leaks"):
+        check_attention(stock(model, batch, use_cache=False, attention_mask=mask), batch)
+
+
+def test_a_call_without_boundaries_is_an_error():
+    model, batch = llama(NAME), packed("A: one sequence with a jump")
+    with pytest.raises(AttentionError, match="without boundaries"):
+        stock(model, batch, use_cache=False)(batch.input_ids)
+
+
+def heads(count: int, tokens: int, rows: int = 1) -> torch.Tensor:
+    return torch.randn(rows, count, tokens, 16, generator=torch.Generator().manual_seed(count))
+
+
+@pytest.mark.parametrize(
+    ("options", "rows", "what"),
+    [
+        ({"sliding_window": 8}, 1, "sliding_window"),
+        ({"softcap": 30.0}, 1, "softcap"),
+        ({"s_aux": torch.ones(4)}, 1, "s_aux"),
+        ({"is_causal": False}, 1, "is_causal"),
+        ({"dropout": 0.1}, 1, "dropout"),
+        ({"attention_mask": torch.ones(1, 10)}, 1, "attention_mask"),
+        ({}, 2, "one packed row"),
+    ],
+)
+def test_what_it_does_not_serve_is_refused(options: dict[str, Any], rows: int, what: str):
+    bounds = torch.tensor([0, 10], dtype=torch.int32)
+    mask = options.pop("attention_mask", None)
+    with pytest.raises(AttentionError, match=what):
+        boundary_attention(
+            torch.nn.Identity(),
+            heads(4, 10, rows),
+            heads(2, 10, rows),
+            heads(2, 10, rows),
+            mask,
+            cu_seq_lens_q=bounds,
+            max_length_q=10,
+            **options,
+        )
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        MistralConfig(**SIZES),
+        Qwen2Config(**SIZES, use_sliding_window=True, sliding_window=8, max_window_layers=1),
+        LlamaConfig(**SIZES, layer_types=["full_attention", "chunked_attention", "full_attention"]),
+    ],
+)
+def test_windowed_models_are_refused(config: Any):
+    with pytest.raises(AttentionError, match="a window counts tokens"):
+        refuse_windows(config)
+
+
+def emulated(q: Any, k: Any, v: Any, cu_q: Any, cu_k: Any, max_q: int, max_k: int, **options: Any) -> torch.Tensor:
+    """What torch documents of varlen_attn, for lack of a GPU: [T, H, D] in and out, causal only by window (-1, 0)."""
+    assert q.is_contiguous()
+    assert cu_q.dtype == cu_k.dtype == torch.int32
+    assert max_q == max_k == int(cu_q.diff().max())
+    if q.shape[1] != k.shape[1]:
+        assert options.get("enable_gqa") is True
+        k, v = k.repeat_interleave(q.shape[1] // k.shape[1], 1), v.repeat_interleave(q.shape[1] // v.shape[1], 1)
+    out = torch.empty_like(q)
+    for start, stop in zip(cu_q[:-1].tolist(), cu_q[1:].tolist(), strict=True):
+        scores = torch.einsum("qhd,khd->hqk", q[start:stop], k[start:stop]) * options["scale"]
+        if options.get("window_size", (-1, -1)) == (-1, 0):
+            scores = scores.masked_fill(torch.ones_like(scores[0]).triu(1).bool(), -torch.inf)
+        out[start:stop] = torch.einsum("hqk,khd->qhd", scores.softmax(-1), v[start:stop])
+    return out
+
+
+def emulated_in_2_13(*args: Any, enable_gqa: bool = False, **options: Any) -> torch.Tensor:
+    return emulated(*args, enable_gqa=enable_gqa, **options)
+
+
+@pytest.mark.parametrize("kernel", [emulated_in_2_13, emulated])
+def test_the_varlen_path_means_the_same(kernel: Any, monkeypatch: pytest.MonkeyPatch):
+    """With a kernel that knows grouped heads (torch 2.13) and with one that does not (2.11)."""
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
+    bounds = torch.tensor([0, 7, 8, 20], dtype=torch.int32)
+    arguments = (heads(4, 20), heads(2, 20), heads(2, 20) * 2, bounds, 12, 0.3)
+    fast, exact = _varlen(*arguments), _segments(*arguments)
+    assert fast.shape == exact.shape == (1, 20, 4, 16)
+    assert torch.allclose(fast, exact, atol=1e-5)
+
+
+def test_the_kernel_check_passes_a_right_kernel_and_finds_one_that_is_not_causal(monkeypatch: pytest.MonkeyPatch):
+    batch = packed("C: the second starts at 37")
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", emulated_in_2_13)
+    check_kernel(batch, heads=4, key_heads=2, size=16)
+
+    def bidirectional(*args: Any, enable_gqa: bool = False, **options: Any) -> torch.Tensor:
+        return emulated(*args, enable_gqa=enable_gqa, **options | {"window_size": (-1, -1)})
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", bidirectional)
+    with pytest.raises(AttentionError, match="varlen attention kernel differs"):
+        check_kernel(batch, heads=4, key_heads=2, size=16)
+
+
+def test_under_autocast_attention_is_done_in_the_compute_dtype(monkeypatch: pytest.MonkeyPatch):
+    """RoPE lifts queries and keys to float32 there, values stay bfloat16: the kernel must get one dtype."""
+    seen: list[tuple[torch.dtype, ...]] = []
+
+    def watched(q: Any, k: Any, v: Any, *rest: Any) -> torch.Tensor:
+        seen.append((q.dtype, k.dtype, v.dtype))
+        return _segments(q, k, v, *rest)
+
+    monkeypatch.setattr("training.attention._segments", watched)
+    model, batch = build(LlamaConfig(**SIZES), NAME), packed("C: the second starts at 37")
+    with torch.no_grad():
+        exact = hidden_states(model, batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = hidden_states(model, batch)
+    assert seen == [(torch.float32,) * 3] * 3 + [(torch.bfloat16,) * 3] * 3
+    assert torch.nn.functional.cosine_similarity(exact, rounded.float(), dim=-1).min() > 0.9
+
+
+class LargestProduct(TorchDispatchMode):
+    """Looks for tensors with two dimensions of the packed row's length."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__()
+        self.tokens, self.seen, self.squares = tokens, 0, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.seen += 1
+            self.squares += sum(size == self.tokens for size in result.shape) > 1
+        return result
+
+
+def test_no_tensor_spans_the_packed_row_twice():
+    batch = packed("C: the second starts at 37")
+    assert batch.tokens == 44  # no other size of the model
+    counts: dict[str, LargestProduct] = {}
+    for attention in (NAME, "eager"):
+        model = llama(attention)
+        with LargestProduct(batch.tokens) as counts[attention]:
+            hidden_states(model, batch).sum().backward()
+    assert counts[NAME].seen > 100
+    assert counts[NAME].squares == 0
+    assert counts["eager"].squares > 0

@@ -1,0 +1,116 @@
+"""Layout: no token, position or boundary is lost between the rows of a dataset and the packed rows of a step."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from packing.dataset.errors import DatasetError
+from tests.training.conftest import token_rows
+from training.batch import Batch, StepData, lay_out, packed_rows, steps
+from training.stream import DataState, Row
+
+LONGEST = 24 * 3
+
+
+def made(count: int, seed: int) -> list[Row]:
+    columns = ("input_ids", "labels", "position_ids", "seq_lengths")
+    return [
+        Row(name=f"row {number}", **{column: row[column] for column in columns})
+        for number, row in enumerate(token_rows(count, seed=seed))
+    ]
+
+
+def with_states(rows: list[Row]) -> Iterator[tuple[Row, DataState]]:
+    return ((row, DataState(epoch=0, row=number + 1)) for number, row in enumerate(rows))
+
+
+def joined(rows: list[Row], column: str) -> list[int]:
+    return np.concatenate([getattr(row, column) for row in rows]).tolist()
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(count=st.integers(1, 30), seed=st.integers(0, 10**6), spare=st.integers(0, 200), rows_a_step=st.integers(1, 4))
+def test_nothing_is_lost_and_nothing_is_added(count: int, seed: int, spare: int, rows_a_step: int):
+    rows, row_tokens = made(count, seed), LONGEST + spare
+    found = list(steps(with_states(rows), row_tokens=row_tokens, tokens_per_step=rows_a_step * row_tokens))
+    batches = [batch for step in found for batch in step.batches]
+    assert all(len(step.batches) == rows_a_step for step in found)
+    used = found[-1].state.row if found else 0
+    assert [step.state.row for step in found] == sorted(step.state.row for step in found)
+    kept = rows[:used]
+    assert sum(batch.tokens for batch in batches) == sum(len(row.input_ids) for row in kept)
+    if kept:
+        check_columns(batches, kept)
+    for batch in batches:
+        assert batch.tokens <= row_tokens
+        check_types(batch)
+    for one, two in itertools.pairwise(batches):
+        first_of_two = next(
+            row for row in rows if row.input_ids.tolist() == two.input_ids[0].tolist()[: len(row.input_ids)]
+        )
+        assert one.tokens + len(first_of_two.input_ids) > row_tokens or one.tokens == 0
+
+
+def check_columns(batches: list[Batch], rows: list[Row]) -> None:
+    """All columns of the rows stand in the batches, in order; targets are the labels of the next token, inside a
+    sequence."""
+    assert torch.cat([batch.input_ids[0] for batch in batches]).tolist() == joined(rows, "input_ids")
+    assert torch.cat([batch.position_ids[0] for batch in batches]).tolist() == joined(rows, "position_ids")
+    lengths = [length for batch in batches for length in batch.cu_seq_lens.diff().tolist()]
+    assert lengths == joined(rows, "seq_lengths")
+    targets = [t for batch in batches for t in batch.targets[0].tolist()]
+    ends, labels = np.cumsum(lengths).tolist(), joined(rows, "labels")
+    starts = {0, *ends}
+    assert targets == [-100 if t + 1 in starts else labels[t + 1] for t in range(len(labels))]
+
+
+def check_types(batch: Batch) -> None:
+    for tensor in (batch.input_ids, batch.position_ids, batch.targets):
+        assert tensor.shape == (1, batch.tokens)
+        assert tensor.dtype == torch.int32
+    assert batch.cu_seq_lens.dtype == torch.int32
+    assert batch.cu_seq_lens[0] == 0
+    assert batch.cu_seq_lens[-1] == batch.tokens
+    assert batch.max_length == int(batch.cu_seq_lens.diff().max())
+
+
+def test_a_row_that_does_not_fit_starts_the_next_and_is_not_counted_before():
+    rows = made(6, 0)
+    sizes = [len(row.input_ids) for row in rows]
+    held, state = next(packed_rows(with_states(rows), sum(sizes[:3]) + sizes[3] - 1))
+    assert [row.name for row in held] == ["row 0", "row 1", "row 2"]
+    assert state.row == 3
+
+
+def test_a_row_that_no_packed_row_can_hold_is_named_with_what_to_set():
+    rows = made(6, 0)
+    longest = max(rows, key=lambda row: len(row.input_ids))
+    size = len(longest.input_ids)
+    with pytest.raises(DatasetError, match=f"{longest.name} has {size} tokens.*set batch.row_tokens to {size} or more"):
+        list(packed_rows(with_states(rows), size - 1))
+    assert sum(len(held) for held, _ in packed_rows(with_states(rows), size)) > 0
+
+
+def test_rows_without_tokens_are_passed_over():
+    empty = Row(
+        name="empty", **dict.fromkeys(("input_ids", "labels", "position_ids", "seq_lengths"), np.zeros(0, np.int32))
+    )
+    rows = [empty, *made(3, 0), empty, *made(3, 1)]
+    found = list(packed_rows(with_states(rows), LONGEST))
+    assert sum(len(held) for held, _ in found) > 2
+    assert all(row.name != "empty" for held, _ in found for row in held)
+    assert all(lay_out(held).max_length > 0 for held, _ in found)
+
+
+def test_a_step_is_a_whole_number_of_packed_rows():
+    rows = made(40, 7)
+    found: list[StepData] = list(steps(with_states(rows), row_tokens=LONGEST, tokens_per_step=3 * LONGEST))
+    assert len(found) > 5
+    assert {len(step.batches) for step in found} == {3}

@@ -1,0 +1,210 @@
+"""Attention that follows declared boundaries, whatever the positions do.
+
+Hugging Face models take any position step other than +1 for the border of a packed document, so a row with jumping
+positions is silently cut: the response never sees its instruction. Here boundaries come as `cu_seq_lens_*` through the
+model call and positions serve RoPE alone. Registered under a name without a mask function of its own, so transformers
+builds no mask and guesses no boundary; a call without boundaries is an error.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, PretrainedConfig
+
+from training.batch import Batch
+from training.errors import AttentionError
+
+NAME = "longweave_boundaries"
+"""Our name at transformers. "flash" must not be part of it: that would set off the download of a kernel."""
+
+UNSERVED = ("sliding_window", "softcap", "s_aux", "position_bias")
+"""Arguments by which models ask attention for more than softmax(q·k)·v inside boundaries."""
+
+
+def boundary_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    max_length_q: int | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention inside each sequence of one packed row.
+
+    query [1, H, N, D], key and value [1, H_kv, N, D] with H a multiple of H_kv; cu_seq_lens_q int32 [S + 1] from 0 to
+    N; returns [1, N, H, D] in the value's dtype. Raises AttentionError where boundaries are missing or more is asked
+    for than is served.
+    """
+    _refuse(module, query, key, attention_mask, dropout, options)
+    if cu_seq_lens_q is None or max_length_q is None:
+        message = (
+            "attention was called without boundaries (cu_seq_lens_q, max_length_q), and they cannot be guessed from "
+            "positions that jump: call the model through training.model.hidden_states"
+        )
+        raise AttentionError(message)
+    # Under autocast RoPE lifts queries and keys to float32 while values stay in the compute dtype.
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    kernel = _varlen if query.is_cuda and query.dtype in {torch.float16, torch.bfloat16} else _segments
+    return kernel(query, key, value, cu_seq_lens_q, max_length_q, scale), None
+
+
+AttentionInterface.register(NAME, boundary_attention)
+
+
+def _refuse(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    mask: torch.Tensor | None,
+    dropout: float,
+    options: dict[str, Any],
+) -> None:
+    """Raise AttentionError for anything this attention would otherwise leave out in silence."""
+    asked = [name for name in UNSERVED if options.get(name) is not None]
+    if mask is not None:
+        asked.append("attention_mask")
+    if dropout:
+        asked.append("dropout")
+    if getattr(module, "is_causal", True) is False or options.get("is_causal") is False:
+        asked.append("is_causal=False")
+    if asked:
+        message = f"the model's attention asks for {', '.join(asked)}, which the training worker does not serve"
+        raise AttentionError(message)
+    if query.shape[0] != 1 or query.shape[2] != key.shape[2]:
+        message = (
+            "attention takes one packed row without a cache, not queries of shape "
+            f"{tuple(query.shape)} and keys of shape {tuple(key.shape)}"
+        )
+        raise AttentionError(message)
+
+
+def _segments(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bounds: torch.Tensor, max_length: int, scale: float
+) -> torch.Tensor:
+    """One causal call of scaled_dot_product_attention for each sequence: exact on every device, and never N×N."""
+    del max_length
+    repeats = query.shape[1] // key.shape[1]
+    if repeats > 1:
+        key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
+    lengths = bounds.diff().tolist()
+    outputs = [
+        scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+        for q, k, v in zip(
+            query.split(lengths, dim=2), key.split(lengths, dim=2), value.split(lengths, dim=2), strict=True
+        )
+    ]
+    return torch.cat(outputs, dim=2).transpose(1, 2)
+
+
+def _varlen(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bounds: torch.Tensor, max_length: int, scale: float
+) -> torch.Tensor:
+    """The same through torch's varlen kernel (CUDA, half precision). Its default window is not causal: (-1, 0) is."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    gqa: dict[str, Any] = {}
+    if query.shape[1] != key.shape[1]:
+        if "enable_gqa" in inspect.signature(varlen_attn).parameters:
+            gqa = {"enable_gqa": True}
+        else:  # torch 2.11 wants as many key heads as query heads
+            repeats = query.shape[1] // key.shape[1]
+            key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
+    q, k, v = (tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value))
+    output: Any = varlen_attn(q, k, v, bounds, bounds, max_length, max_length, scale=scale, window_size=(-1, 0), **gqa)
+    return output[None]
+
+
+def refuse_windows(config: PretrainedConfig) -> None:
+    """Raise AttentionError for a model whose layers see only a window, or are no plain causal attention."""
+    window = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if getattr(config, "use_sliding_window", True) and window is not None:
+        kinds.add("sliding_attention")
+    if kinds - {"full_attention"}:
+        found = ", ".join(sorted(kinds - {"full_attention"}))
+        message = (
+            f"the model has layers of kind {found}: a window counts tokens, so in a row"
+            " whose positions jump it sees what it will not see at those distances later; train a model with full "
+            "attention in every layer"
+        )
+        raise AttentionError(message)
+
+
+Forward = Callable[[torch.Tensor], torch.Tensor]
+"""Token ids [1, N] to the last hidden states or logits [1, N, …]."""
+
+
+def check_attention(forward: Forward, batch: Batch) -> None:
+    """Perturb one token a sequence and check that its influence is exactly what the boundaries declare.
+
+    The second token of every sequence (where there is one) is replaced. Later tokens of the same sequence must change;
+    the first ones, and so everything an earlier sequence or the future could reach, must stay bitwise as they were. Two
+    passes in float32. Raises AttentionError saying which way it went wrong.
+    """
+    lengths = batch.cu_seq_lens.diff()
+    chosen = batch.cu_seq_lens[:-1][lengths > 1].long() + 1
+    other = batch.input_ids.clone()
+    other[0, chosen] = _other_ids(batch.input_ids[0], chosen)
+    with torch.no_grad():
+        changed = (forward(batch.input_ids) != forward(other)).flatten(2).any(-1)[0]
+    declared = torch.ones_like(changed)
+    declared[batch.cu_seq_lens[:-1].long()] = False
+    blind, leaked = int((declared & ~changed).sum()), int((changed & ~declared).sum())
+    if leaked:
+        message = (
+            f"attention leaks: {leaked} of {len(lengths)} sequences of the first packed row see tokens before their "
+            "start or after their own place"
+        )
+        raise AttentionError(message)
+    if blind:
+        message = (
+            f"attention is cut: {blind} of {batch.tokens} tokens of the first packed row do not see their sequence's "
+            "second token (is a jump in the positions taken for a boundary?)"
+        )
+        raise AttentionError(message)
+
+
+def _other_ids(ids: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """For each chosen place another id of the same row; a row of one id alone gives that id's neighbour."""
+    first = ids[0]
+    different = ids[(ids != first).int().argmax()]
+    if different == first:
+        different = first + 1 if first == 0 else first - 1
+    return torch.where(ids[chosen] == first, different, first)
+
+
+def check_kernel(batch: Batch, *, heads: int, key_heads: int, size: int) -> None:
+    """On CUDA, check that the varlen kernel agrees with the exact path on this batch's boundaries.
+
+    Random bfloat16 queries [1, heads, N, size] and keys [1, key_heads, N, size], the model's geometry. A wrong mask
+    errs by the order of 1; rounding by hundredths. Raises AttentionError.
+    """
+    generator = torch.Generator(device=batch.input_ids.device).manual_seed(0)
+    q, k, v = (
+        torch.randn(1, h, batch.tokens, size, generator=generator, device=batch.input_ids.device).bfloat16()
+        for h in (heads, key_heads, key_heads)
+    )
+    try:
+        fast = _varlen(q, k, v, batch.cu_seq_lens, batch.max_length, size**-0.5)
+    except RuntimeError as error:
+        message = f"the varlen attention kernel does not serve heads of size {size} on this GPU ({error})"
+        raise AttentionError(message) from error
+    exact = _segments(q, k, v, batch.cu_seq_lens, batch.max_length, size**-0.5)
+    error = (fast.float() - exact.float()).abs().max().item()
+    if not error < 0.1:
+        message = (
+            f"the varlen attention kernel differs from exact attention by up to {error:.3g} on the first packed row"
+        )
+        raise AttentionError(message)

@@ -1,0 +1,239 @@
+"""Checkpoints: whole or absent, loadable by from_pretrained, enough to go on bit for bit. Nothing in them is ever
+unpickled.
+
+<checkpoint.dir>/ run.json                the config fields and the data that make the run what it is metrics.jsonl
+one object a step step-00000050/          model (config.json, *.safetensors), optimizer.safetensors, state.json A
+checkpoint is written under a temporary name, flushed to disk and renamed; state.json names every file and its size, so
+that a folder copied in part is known for what it is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import PreTrainedModel
+
+from packing.dataset.manifest import canonical_json
+from training.config import Config
+from training.errors import CheckpointError
+from training.rope import check_saved_rope
+from training.stream import DataState
+
+RUN, METRICS, STATE, OPTIMIZER = "run.json", "metrics.jsonl", "state.json", "optimizer.safetensors"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+"""What goes along from the model's directory, so that a checkpoint is a model to run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A whole checkpoint: its folder, the steps taken, and where the data stand after them."""
+
+    folder: Path
+    step: int
+    data: DataState
+
+
+def identity(config: Config, data_digest: str) -> dict[str, Any]:
+    """What makes a run the run it is, by pointer: all that changes its numbers.
+
+    The data count by their manifest's digest, not by the place they are read from; keys and the checkpoints' number and
+    spacing do not count.
+    """
+    sections = {name: value for name, value in asdict(config).items() if name not in {"data", "checkpoint"}}
+    flat = {f"/{name}": value for name, value in sections.items() if not isinstance(value, dict)}
+    for name, value in sections.items():
+        if isinstance(value, dict):
+            flat |= {f"/{name}/{field}": item for field, item in value.items()}
+    return flat | {"/data/shuffle_seed": config.data.shuffle_seed, "/data (sha256 of its manifest)": data_digest}
+
+
+def digest(run: Mapping[str, Any]) -> str:
+    """The sha256 of a run's identity."""
+    return sha256(canonical_json(run)).hexdigest()
+
+
+@contextmanager
+def claimed(folder: Path, run: Mapping[str, Any]) -> Generator[None]:
+    """Hold a checkpoint folder for one run and one process; leftovers of a killed save are removed.
+
+    Raises CheckpointError where another process is at work in it, or where it belongs to another run: every differing
+    field is named.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            message = f"another run is at work in {folder}: wait for it, or set another checkpoint.dir"
+            raise CheckpointError(message, param=str(folder)) from error
+        _claim(folder, run)
+        for leftover in folder.glob(".step-*"):
+            shutil.rmtree(leftover)
+        yield
+
+
+def _claim(folder: Path, run: Mapping[str, Any]) -> None:
+    path = folder / RUN
+    try:
+        found: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        _replace(path, json.dumps(run, indent=1).encode())
+        return
+    except ValueError as error:
+        message = f"{path} is damaged ({error}): set another checkpoint.dir"
+        raise CheckpointError(message, param=str(folder)) from error
+    differing = [name for name in sorted({*found, *run}) if found.get(name) != run.get(name)]
+    if differing and not _lines(folder / METRICS) and not _checkpoints(folder):
+        # Nothing was trained yet: most likely the config was mended after a first refusal.
+        _replace(path, json.dumps(run, indent=1).encode())
+    elif differing:
+        changes = ", ".join(f"{name} was {found.get(name)!r} and is {run.get(name)!r}" for name in differing)
+        message = f"{folder} belongs to another run ({changes}): set them back, or set another checkpoint.dir"
+        raise CheckpointError(message, param=str(folder))
+
+
+def newest(folder: Path, run: Mapping[str, Any], say: Callable[[str], None]) -> Checkpoint | None:
+    """The newest whole checkpoint; one that is not whole is passed over with a line. Raises CheckpointError for another
+    run's."""
+    for path in sorted(_checkpoints(folder), reverse=True):
+        try:
+            state: dict[str, Any] = json.loads((path / STATE).read_bytes())
+            sizes: dict[str, int] = state["files"]
+            broken = [name for name, size in sizes.items() if (path / name).stat().st_size != size]
+        except (OSError, ValueError, KeyError) as error:
+            say(f"{path.name} is not whole ({error}): passed over")
+            continue
+        if broken:
+            say(f"{path.name} is not whole ({broken[0]} has another size than it was written with): passed over")
+            continue
+        if state["run"] != digest(run):
+            message = f"{path} was written by another run: set another checkpoint.dir"
+            raise CheckpointError(message, param=str(path))
+        return Checkpoint(folder=path, step=state["step"], data=DataState(**state["data"]))
+    return None
+
+
+def save(
+    folder: Path,
+    *,
+    step: int,
+    data: DataState,
+    run: Mapping[str, Any],
+    model: PreTrainedModel,
+    optimizer: torch.optim.Optimizer,
+    tokenizer_from: Path | None,
+    keep: int,
+) -> Path:
+    """Write a checkpoint (tensors as safetensors, the rest as JSON), then let all but the newest `keep` go; returns its
+    folder."""
+    target = folder / f"step-{step:08d}"
+    work = folder / f".{target.name}.{os.getpid()}"
+    model.save_pretrained(work)
+    check_saved_rope(work, model)
+    save_file(_optimizer_tensors(model, optimizer), work / OPTIMIZER)
+    for name in TOKENIZER_FILES:
+        if tokenizer_from is not None and (tokenizer_from / name).is_file():
+            shutil.copyfile(tokenizer_from / name, work / name)
+    files = {path.name: path.stat().st_size for path in sorted(work.iterdir())}
+    state = {"step": step, "data": data.to_json(), "run": digest(run), "files": files}
+    (work / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+    for path in (*work.iterdir(), work):
+        _flush(path)
+    if target.exists():  # one that was passed over as not whole
+        shutil.rmtree(target)
+    work.rename(target)
+    _flush(folder)
+    for old in sorted(_checkpoints(folder))[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """An optimizer's state as `parameter|entry` to tensor."""
+    return {
+        f"{name}|{entry}": tensor.detach().cpu().contiguous()
+        for name, parameter in model.named_parameters()
+        for entry, tensor in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def restore_optimizer(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Give an optimizer the state saved in a checkpoint; raises CheckpointError where it cannot be read or does not
+    fit."""
+    path = checkpoint.folder / OPTIMIZER
+    try:
+        tensors = load_file(path)
+        parameters = dict(model.named_parameters())
+        for key, tensor in tensors.items():
+            name, _, entry = key.rpartition("|")
+            parameter = parameters[name]
+            # AdamW counts its steps on the CPU, whatever the device.
+            device = "cpu" if entry == "step" else parameter.device
+            optimizer.state[parameter][entry] = tensor.to(device)
+    except (OSError, KeyError, SafetensorError) as error:
+        message = f"{path} cannot be restored ({error})"
+        raise CheckpointError(message, param=str(path)) from error
+
+
+class Metrics:
+    """metrics.jsonl: one JSON object a step, in order and none twice, through any number of restarts."""
+
+    def __init__(self, folder: Path, *, after: int) -> None:
+        """Keep the whole lines of steps up to `after`: what a killed run did beyond its checkpoint is done again."""
+        path = folder / METRICS
+        kept = [line for line in _lines(path) if (step := _step(line)) is not None and step <= after]
+        _replace(path, b"".join(kept))
+        self._stream = path.open("ab")
+
+    def write(self, metrics: Mapping[str, Any]) -> None:
+        """Append one step's object; it is with the operating system when this returns."""
+        self._stream.write(json.dumps(metrics, allow_nan=False).encode() + b"\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+
+def _lines(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines(keepends=True) if path.exists() else []
+
+
+def _step(line: bytes) -> int | None:
+    try:
+        return int(json.loads(line)["step"]) if line.endswith(b"\n") else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if re.fullmatch(r"step-\d{8}", path.name)]
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(data)
+    _flush(temporary)
+    temporary.replace(path)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

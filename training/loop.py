@@ -1,0 +1,228 @@
+"""The run: rows in, weights out, one optimizer step after another, resumable at every checkpoint.
+
+One process and one device: FSDP, LoRA and evaluation come in beside `_take_step`, `load_model` and the checkpoint's
+place in `_run`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from training.batch import StepData, steps, too_long
+from training.checkpoint import Checkpoint, Metrics, claimed, identity, newest, restore_optimizer, save
+from training.config import Config, OptimizerConfig
+from training.errors import TrainingError
+from training.loss import chunked_cross_entropy, target_weights
+from training.model import describe, hidden_states, load_model, output_head, preflight
+from training.source import Source, open_source
+from training.stream import IGNORED, DataState, RowStream
+
+BETAS = (0.9, 0.95)
+COOLDOWN = 0.1
+"""Share of the steps over which `wsd` falls to zero."""
+
+Say = Callable[[str], None]
+Record = Callable[[dict[str, Any]], None]
+
+
+def run(config: Config, *, as_json: bool = False) -> int:
+    """Train with progress lines on stdout (`as_json`: JSON objects); returns the exit code 0.
+
+    Raises LongweaveErrors where the work fails.
+    """
+
+    def say(line: str) -> None:
+        print(json.dumps({"message": line}) if as_json else line, flush=True)
+
+    def record(metrics: dict[str, Any]) -> None:
+        print(json.dumps(metrics) if as_json else progress(metrics, config.steps), flush=True)
+
+    train(config, say=say, record=record)
+    return 0
+
+
+def progress(metrics: dict[str, Any], of: int) -> str:
+    """One step's metrics as a line to read."""
+    loss = "no targets" if metrics["loss"] is None else f"loss {metrics['loss']:.4f}"
+    return (
+        f"step {metrics['step']}/{of}  {loss}  lr {metrics['lr']:.3g}  gradient {metrics['grad_norm']:.3g}  "
+        f"{metrics['tokens']} tokens, {metrics['targets']} targets, {metrics['tokens_per_second']:,.0f} tokens/s"
+    )
+
+
+def train(config: Config, *, say: Say, record: Record) -> None:
+    """Train to config.steps, going on from the newest whole checkpoint of the same run.
+
+    `say` takes lines, `record` each step's metrics, as they stand in metrics.jsonl: step, loss, tokens and targets of
+    the step, lr, grad_norm (before clipping), tokens_per_second, and after the step the epoch and the rows of it
+    consumed. Raises the LongweaveErrors of its parts.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        message = "this version trains in one process: start it without torchrun, or with --nproc-per-node 1"
+        raise TrainingError(message)
+    transformers_logging.disable_progress_bar()
+    source = open_source(config.data.source, key=config.data.key)
+    whose = identity(config, source.digest)
+    try:
+        with claimed(Path(config.checkpoint.dir), whose):
+            _run(config, source, whose, say, record)
+    except BrokenPipeError:  # whoever read our lines has gone: the command line knows what to do
+        raise
+    except torch.OutOfMemoryError as error:
+        message = f"a packed row of {config.batch.row_tokens} tokens is too much for the device: lower batch.row_tokens"
+        raise TrainingError(message) from error
+    except OSError as error:
+        message = f"the run could not go on: {error}"
+        raise TrainingError(message) from error
+
+
+def _run(config: Config, source: Source, whose: dict[str, Any], say: Say, record: Record) -> None:
+    folder = Path(config.checkpoint.dir)
+    stream = RowStream(source, seed=config.data.shuffle_seed)
+    if found := stream.first_longer_than(config.batch.row_tokens):
+        raise too_long(*found, config.batch.row_tokens)
+    start = newest(folder, whose, say) or Checkpoint(folder=folder, step=0, data=DataState())
+    if start.step >= config.steps:
+        say(f"{start.folder} holds all {config.steps} steps: nothing is left to do")
+        return
+    resumed = start.folder if start.step else None
+    model = load_model(config.model, extent=stream.extent, manifest=source.manifest, checkpoint=resumed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device).train()  # pyright: ignore[reportArgumentType]  (transformers wraps `to` without its overloads)
+    optimizer = build_optimizer(model, config.optimizer)
+    if resumed is not None:
+        restore_optimizer(start, model, optimizer)
+        say(f"going on from {resumed}")
+    say(f"model: {describe(model)}, on {device}")
+    say(f"data: {source.manifest.name}, {stream.rows} rows, positions to {stream.extent.position:,}")
+    data = _checked(model, _step_data(config, stream, start.data), say)
+    metrics = Metrics(folder, after=start.step)
+    try:
+        for step in range(start.step + 1, config.steps + 1):
+            batches = next(data)
+            measured = {"step": step, **_take_step(model, optimizer, batches, config, step)}
+            metrics.write(measured)
+            record(measured)
+            if step % config.checkpoint.every == 0 or step == config.steps:
+                saved = save(
+                    folder,
+                    step=step,
+                    data=batches.state,
+                    run=whose,
+                    model=model,
+                    optimizer=optimizer,
+                    tokenizer_from=resumed or (Path(config.model.path) if config.model.path else None),
+                    keep=config.checkpoint.keep,
+                )
+                say(f"checkpoint {saved}")
+    finally:
+        metrics.close()
+
+
+def _step_data(config: Config, stream: RowStream, start: DataState) -> Iterator[StepData]:
+    batch = config.batch
+    return steps(stream.rows_from(start), row_tokens=batch.row_tokens, tokens_per_step=batch.tokens_per_step)
+
+
+def _checked(model: PreTrainedModel, data: Iterator[StepData], say: Say) -> Iterator[StepData]:
+    """The same steps, after the model's attention has been checked on the first packed row."""
+    first = next(data)
+    batch = first.batches[0].to(model.device)
+    preflight(model, batch)
+    say(f"attention follows the boundaries: checked on {len(batch.cu_seq_lens) - 1} sequences, {batch.tokens} tokens")
+    return itertools.chain([first], data)
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW, with weight decay on matrices only."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=BETAS)
+
+
+def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
+    """The learning rate of a step (1 … steps): a linear warm-up, then constant, a cosine to zero, or constant with a
+    linear fall to zero over the last tenth (wsd)."""
+    if step <= config.warmup:
+        return config.lr * step / config.warmup
+    if config.schedule == "cosine":
+        return config.lr * 0.5 * (1.0 + math.cos(math.pi * (step - 1 - config.warmup) / (steps - config.warmup)))
+    if config.schedule == "wsd":
+        fall = max(1, round(steps * COOLDOWN))
+        return config.lr * min(1.0, (steps - step + 1) / fall)
+    return config.lr
+
+
+def _take_step(
+    model: PreTrainedModel, optimizer: torch.optim.Optimizer, data: StepData, config: Config, step: int
+) -> dict[str, Any]:
+    """One optimizer step over all its packed rows; returns its metrics without the step's number.
+
+    A step without any target changes nothing and has the loss None. Raises TrainingError where loss or gradient are not
+    finite.
+    """
+    began = time.perf_counter()
+    torch.manual_seed(step)  # dropout, where a model has it, is then the same after a resume
+    lr = learning_rate(config.optimizer, step, config.steps)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    loss, targets = accumulate(model, data, normalize=config.loss.normalize)
+    norm = 0.0
+    if loss is not None:
+        norm = nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip).item()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            message = f"step {step}: the loss is {loss} and the gradient's norm {norm}; try a lower optimizer.lr"
+            raise TrainingError(message)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    tokens = sum(batch.tokens for batch in data.batches)
+    return {
+        "loss": loss,
+        "tokens": tokens,
+        "targets": targets,
+        "lr": lr,
+        "grad_norm": norm,
+        "tokens_per_second": tokens / (time.perf_counter() - began),
+        "epoch": data.state.epoch,
+        "rows": data.state.row,
+    }
+
+
+def accumulate(model: PreTrainedModel, data: StepData, *, normalize: str) -> tuple[float | None, int]:
+    """Add the gradient of a step's loss to the parameters; returns the loss (None without targets) and the count of
+    targets.
+
+    The loss is normalised by the whole step's weights, whatever packed rows they fall into.
+    """
+    device = model.device
+    batches = [batch.to(device) for batch in data.batches]
+    weights = [target_weights(batch, normalize) for batch in batches]
+    total = sum(w.double().sum().item() for w in weights)
+    targets = sum(int((batch.targets != IGNORED).sum()) for batch in batches)
+    if not targets:
+        return None, 0
+    head = output_head(model)
+    loss = 0.0
+    for batch, weight in zip(batches, weights, strict=True):
+        # Weights stay float32; on CUDA the work is done in bfloat16.
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            hidden = hidden_states(model, batch)[0]
+            part = chunked_cross_entropy(head, hidden, batch.targets[0], weight) / total
+        part.backward()
+        loss += part.item()
+    return loss, targets

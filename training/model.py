@@ -1,0 +1,189 @@
+"""Building and loading the model, the one way to call it, and the checks before its first step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+
+from packing.dataset.manifest import Manifest
+from training.attention import NAME, check_attention, check_kernel, refuse_windows
+from training.batch import Batch
+from training.config import ModelConfig
+from training.errors import ModelError
+from training.rope import check_rope, rotated_size, set_rope
+from training.stream import Extent
+
+INIT_SEED = 0
+"""A preset is drawn from this seed: the same model every time."""
+
+
+def tiny(vocab_size: int) -> LlamaConfig:
+    """The preset `tiny`: a Llama of 2 layers and 0.1 M parameters beside its tied embedding, to see a run on a CPU in
+    seconds; with 32,000 ids nearly all of its time goes into the logits."""
+    return LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=64,
+        intermediate_size=176,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+
+
+def load_model(
+    config: ModelConfig, *, extent: Extent, manifest: Manifest, checkpoint: Path | None = None
+) -> PreTrainedModel:
+    """The model of a run, in float32, with our attention, its RoPE base set for the data and read back.
+
+    `checkpoint`: where a run goes on from, instead of the config's path or preset. Weights come from safetensors alone
+    (nothing is unpickled), from local files alone, and no code of a model's directory is run.
+
+    Raises ModelError (AttentionError, RopeError) for a model that cannot be loaded or reproduced, SpecError for a
+    lowered base.
+    """
+    folder = checkpoint or (Path(config.path) if config.path is not None else None)
+    settings: Any = tiny(_vocab_size(manifest)) if folder is None else _read_config(folder)
+    refuse_windows(settings)
+    if extent.token_id >= settings.vocab_size:
+        message = (
+            f"the data hold token id {extent.token_id}, the model has {settings.vocab_size} tokens: the data were made "
+            "with another tokenizer"
+        )
+        raise ModelError(message)
+    set_rope(settings, config.rope_base, needed=extent.position + 1)
+    model = _build(settings) if folder is None else _read_weights(folder, settings)
+    check_rope(model)
+    return model
+
+
+def _vocab_size(manifest: Manifest) -> int:
+    size = manifest.tokenizer.get("vocab_size")
+    if not isinstance(size, int):
+        message = (
+            f"the manifest of {manifest.name!r} names no tokenizer.vocab_size, which a preset's size is taken from"
+        )
+        raise ModelError(message)
+    return size
+
+
+def _build(settings: Any) -> PreTrainedModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(INIT_SEED)
+        return AutoModelForCausalLM.from_config(settings, attn_implementation=NAME, dtype=torch.float32)
+
+
+def _read_config(folder: Path) -> Any:
+    if not (folder / "config.json").is_file():
+        message = f"{folder} holds no config.json: model.path is a directory of Hugging Face's layout"
+        raise ModelError(message)
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        message = f"the model in {folder} cannot be read: {error}"
+        raise ModelError(message) from error
+
+
+def _read_weights(folder: Path, settings: Any) -> PreTrainedModel:
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=settings,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            attn_implementation=NAME,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        message = f"the model in {folder} cannot be loaded: {error}"
+        raise ModelError(message) from error
+    model, found = cast("tuple[PreTrainedModel, dict[str, Any]]", loaded)
+    # transformers draws weights it does not find at random and goes on.
+    missing = sorted(str(name) for name in [*found["missing_keys"], *found["mismatched_keys"]])
+    if missing:
+        message = f"the weights in {folder} lack {len(missing)} tensors of the model, among them {missing[0]}"
+        raise ModelError(message)
+    return model
+
+
+def hidden_states(model: PreTrainedModel, batch: Batch, input_ids: torch.Tensor | None = None) -> torch.Tensor:
+    """The last hidden states [1, N, hidden] of a packed row: the one call by which this worker runs a model.
+
+    `input_ids` [1, N] stand in for the batch's, for checks. Boundaries travel as cu_seq_lens beside the positions.
+    """
+    return model.base_model(**_arguments(batch, input_ids)).last_hidden_state
+
+
+def _arguments(batch: Batch, input_ids: torch.Tensor | None) -> dict[str, Any]:
+    return {
+        "input_ids": batch.input_ids if input_ids is None else input_ids,
+        "position_ids": batch.position_ids,
+        "attention_mask": None,
+        "use_cache": False,
+        "cu_seq_lens_q": batch.cu_seq_lens,
+        "cu_seq_lens_k": batch.cu_seq_lens,
+        "max_length_q": batch.max_length,
+        "max_length_k": batch.max_length,
+    }
+
+
+def output_head(model: PreTrainedModel) -> nn.Module:
+    """The layer from hidden states [.., hidden] to logits [.., vocabulary]."""
+    head: nn.Module | None = model.get_output_embeddings()
+    if head is None:
+        message = f"a {type(model).__name__} has no output layer to compute a loss with"
+        raise ModelError(message)
+    return head
+
+
+def preflight(model: PreTrainedModel, batch: Batch) -> None:
+    """Check on the first real packed row, in float32, that the model sees what the boundaries declare and nothing else.
+
+    Raises AttentionError, or ModelError for a model whose logits are more than its output layer (scaled, soft-capped).
+    """
+    training = model.training
+    model.eval()
+    try:
+        check_attention(lambda ids: hidden_states(model, batch, ids), batch)
+        _check_logits(model, batch)
+        if batch.input_ids.is_cuda:
+            config: Any = model.config
+            heads = config.num_attention_heads
+            size = getattr(config, "head_dim", None) or config.hidden_size // heads
+            check_kernel(batch, heads=heads, key_heads=getattr(config, "num_key_value_heads", heads), size=size)
+    finally:
+        model.train(training)
+
+
+@torch.no_grad()
+def _check_logits(model: PreTrainedModel, batch: Batch) -> None:
+    """The loss takes hidden states to logits by the output layer alone: compare with the model's own logits."""
+    own = model(**_arguments(batch, None), logits_to_keep=1).logits[0, -1].float()
+    ours = output_head(model)(hidden_states(model, batch)[0, -1]).float()
+    if not torch.allclose(own, ours, rtol=1e-3, atol=1e-3):
+        message = (
+            f"a {type(model).__name__} does more to its logits than its output layer (they differ by up to "
+            f"{(own - ours).abs().max().item():.3g}): the chunked loss would train on other logits"
+        )
+        raise ModelError(message)
+
+
+def describe(model: PreTrainedModel) -> str:
+    """One line on a model: type, parameters, RoPE base and window."""
+    config: Any = model.config
+    parameters = sum(p.numel() for p in model.parameters())
+    return (
+        f"{config.model_type}, {parameters / 1e6:.1f} M parameters, RoPE base {check_rope(model):,.0f} on "
+        f"{rotated_size(config)} dimensions, window {config.max_position_embeddings:,}"
+    )
