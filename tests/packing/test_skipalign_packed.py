@@ -45,7 +45,9 @@ def test_packing_moves_sequences_and_changes_none(many, build, strategy):
     assert len(rows) < 150
     assert all(r["n_tokens"] <= 600 for r in rows)
     fills = [r["n_tokens"] / 600 for r in rows]
-    assert np.mean(sorted(fills)[1:]) > 0.99, "few sequences of a sixth of the row fill it so far; real lengths fill it further"
+    assert np.mean(sorted(fills)[1:]) > 0.99, (
+        "few sequences of a sixth of the row fill it so far; real lengths fill it further"
+    )
     assert manifest.counts["sequences"] == 300
     assert [r["skipped"] for r in rows] == [("" in r["reasons"]) for r in rows]
 

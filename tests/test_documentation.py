@@ -1,0 +1,69 @@
+"""The documentation names everything there is: a new setting, field, command or column without a word fails here."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from packing import skipalign
+from packing.dataset.schema import SKIPALIGN
+from packing.positions import REASONS
+from service.cli import COMMANDS
+from tests.service.support import settings_in
+
+ROOT = Path(__file__).parent.parent
+TEXTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("packing/builtin_tokenizer/*.md")])
+
+
+def text(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_every_command_is_documented():
+    words = text("docs/service.md")
+    assert [name for name in COMMANDS if f"`{name}" not in words and f"`longweave {name}" not in words] == []
+
+
+def test_every_setting_is_documented():
+    code = "".join(path.read_text() for path in (ROOT / "service").rglob("*.py"))
+    names = set(re.findall(r"LONGWEAVE_[A-Z_]+[A-Z]", code))
+    assert len(names) > 10
+    assert sorted(name for name in names if f"`{name}`" not in text("docs/service.md")) == []
+
+
+def test_every_field_column_and_reason_of_skipalign_is_documented():
+    words = text("docs/skipalign.md")
+    fields, columns = set(skipalign.Spec.model_fields), set(SKIPALIGN.names)
+    assert len(fields) > 20
+    missing = {name for name in fields | columns | set(REASONS) - {""} if f"`{name}`" not in words}
+    assert missing == set()
+
+
+def test_every_route_is_documented(tmp_path):
+    from service.app import create_app
+    from service.services import Services
+
+    services = Services.open(settings_in(tmp_path))
+    paths = create_app(services.settings, services).openapi()["paths"]
+    services.close()
+    words = text("docs/service.md")
+    assert len(paths) > 15
+    last = {
+        path: "/" + [step for step in path.split("/") if step and "{" not in step][-1] for path in paths if path != "/"
+    }
+    assert sorted(path for path, step in last.items() if step not in words) == []
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda p: p.name)
+def test_links_lead_somewhere(path):
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")) if "://" not in link]
+    assert all((path.parent / link).exists() for link in links), links
+
+
+def test_the_examples_in_the_readme_are_there():
+    words = text("README.md")
+    for name in re.findall(r"examples/\S+\.(?:yaml|py)", words):
+        assert (ROOT / name).exists(), name
+    assert "examples/skipalign.yaml" in words
