@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -20,40 +21,55 @@ def _lists(offsets: NDArray[np.int64], values: pa.Array, kind: pa.DataType) -> p
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values, type=kind)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How tokens make rows, as offsets: `tokens` int64 [S + 1] of S samples, `units` int64 [U + 1] into samples, `rows` int64 [R + 1] into
+    units, and `sequences` int64 [A + 1] into samples: what attention keeps apart. A sequence lies within a unit."""
+
+    tokens: NDArray[np.int64]
+    units: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    sequences: NDArray[np.int64]
+
+
 def assemble(
     *,
     ids: NDArray[np.int32],
     trained: NDArray[np.bool_],
-    offsets: NDArray[np.int64],
+    layout: Layout,
     placement: Placement,
-    row_offsets: NDArray[np.int64],
     source_ids: Sequence[str],
 ) -> pa.RecordBatch:
-    """Rows from flat arrays: tokens [T], token offsets of S sequences [S + 1], their placement, and which sequences make each row
-    [rows + 1]."""
-    counts = np.diff(offsets)
-    row_tokens = offsets[row_offsets]
+    """Rows from flat arrays: tokens [T], their layout, the placement of its units, the samples' names."""
+    row_samples = layout.units[layout.rows]
+    row_tokens = layout.tokens[row_samples]
+    sequence_tokens = layout.tokens[layout.sequences]
+    row_sequences = np.searchsorted(sequence_tokens, row_tokens)
+    unit_of_sequence = np.searchsorted(layout.units, layout.sequences[:-1], side="right") - 1
     labels = np.where(trained, ids, np.int32(IGNORED)).astype(np.int32)
-    blocks_of_row = placement.sequences.offsets[row_offsets]
-    lengths = placement.sequences.lengths
-    start = offsets_of(lengths)[:-1] - np.repeat(row_tokens[:-1], np.diff(blocks_of_row))
-    responses = placement.sequences.responses.astype(np.int8)
-    roles = pa.DictionaryArray.from_arrays(pa.array(responses), pa.array(["user", "assistant"]))
-    columns = [roles.cast(pa.string()), *(pa.array(a.astype(np.int32)) for a in (start, lengths, placement.bias))]
+    row_blocks = placement.sequences.offsets[layout.rows]
+    first, lengths = offsets_of(placement.sequences.lengths)[:-1], placement.sequences.lengths
+    start = first - np.repeat(row_tokens[:-1], np.diff(row_blocks))
+    own = sequence_tokens[np.searchsorted(sequence_tokens, first, side="right") - 1]
+    bias = placement.positions[first].astype(np.int64) - (first - own)
+    roles = pa.DictionaryArray.from_arrays(
+        pa.array(placement.sequences.responses.astype(np.int8)), pa.array(["user", "assistant"])
+    )
+    columns = [roles.cast(pa.string()), *(pa.array(a.astype(np.int32)) for a in (start, lengths, bias))]
     blocks = pa.StructArray.from_arrays(columns, fields=list(schema.BLOCK))
-    skipped = np.add.reduceat(placement.reason == SKIPPED, row_offsets[:-1]) > 0
-    reasons = pa.DictionaryArray.from_arrays(pa.array(placement.reason), pa.array(list(REASONS))).cast(pa.string())
+    skipped = np.add.reduceat(placement.reason == SKIPPED, layout.rows[:-1]) > 0
+    reasons = pa.DictionaryArray.from_arrays(pa.array(placement.reason[unit_of_sequence]), pa.array(list(REASONS)))
     texts = schema.list_of(pa.string())
     return pa.RecordBatch.from_arrays(
         [
             _lists(row_tokens, pa.array(ids), schema.TOKENS),
             _lists(row_tokens, pa.array(labels), schema.TOKENS),
             _lists(row_tokens, pa.array(placement.positions), schema.TOKENS),
-            _lists(row_offsets, pa.array(counts.astype(np.int32)), schema.TOKENS),
-            _lists(blocks_of_row, blocks, schema.list_of(schema.BLOCK)),
+            _lists(row_sequences, pa.array(np.diff(sequence_tokens).astype(np.int32)), schema.TOKENS),
+            _lists(row_blocks, blocks, schema.list_of(schema.BLOCK)),
             pa.array(skipped),
-            _lists(row_offsets, reasons, texts),
-            _lists(row_offsets, pa.array(list(source_ids), pa.string()), texts),
+            _lists(row_sequences, reasons.cast(pa.string()), texts),
+            _lists(row_samples, pa.array(list(source_ids), pa.string()), texts),
             pa.array(np.diff(row_tokens).astype(np.int32)),
         ],
         schema=schema.SKIPALIGN,
@@ -89,7 +105,7 @@ class _Rows:
         self.n_tokens = batch.column("n_tokens").to_numpy().astype(np.int64)
 
 
-def check(batch: pa.RecordBatch, *, strategy: str, max_position: int) -> None:
+def check(batch: pa.RecordBatch, *, strategy: str, max_position: int, groups_apart: bool) -> None:
     """Raise DatasetError, naming the row of the batch, unless every row keeps every invariant:
 
     lists of one length; sequences fill the row; blocks lie end to end and none crosses a sequence; positions start at 0 in every
@@ -100,7 +116,7 @@ def check(batch: pa.RecordBatch, *, strategy: str, max_position: int) -> None:
     if batch.num_rows:
         rows = _Rows(batch)
         _check_shape(rows)
-        _check_positions(rows, strategy=strategy, max_position=max_position)
+        _check_positions(rows, strategy=strategy, max_position=max_position, groups_apart=groups_apart)
         _check_labels(rows)
 
 
@@ -124,9 +140,8 @@ def _check_shape(r: _Rows) -> None:
     filled = np.bincount(sequences, weights=r.sequence_lengths, minlength=len(counts)) == counts
     _require(filled, every, "seq_lengths do not add up to the row")
     each = np.diff(r.sequences)
-    _require(
-        (np.diff(r.reason_offsets) == each) & (np.diff(r.id_offsets) == each), every, "not one reason and id a sequence"
-    )
+    named = (np.diff(r.reason_offsets) == each) & (np.diff(r.id_offsets) >= each)
+    _require(named, every, "not one reason a sequence, or fewer source ids than sequences")
     blocks = _rows_of(r.blocks)
     _require(r.block_length > 0, blocks, "an empty block")
     laid = np.bincount(blocks, weights=r.block_length, minlength=len(counts)) == counts
@@ -139,30 +154,44 @@ def _check_shape(r: _Rows) -> None:
     _require(inside, sequences, "a sequence begins inside a block")
 
 
-def _check_positions(r: _Rows, *, strategy: str, max_position: int) -> None:
+def _check_positions(r: _Rows, *, strategy: str, max_position: int, groups_apart: bool) -> None:
     first = offsets_of(r.sequence_lengths)
     token_sequence = np.repeat(np.arange(len(r.sequence_lengths)), r.sequence_lengths)
-    token_row = _rows_of(r.tokens)
-    sequence_row = _rows_of(r.sequences)
+    token_row, block_row, sequence_row = _rows_of(r.tokens), _rows_of(r.blocks), _rows_of(r.sequences)
+    # A conversation is what is placed as one: a sequence, or the sequences of a group, which count on from the first.
+    opens = r.positions[first[:-1]] == 0
+    opens |= np.diff(sequence_row, prepend=-1) > 0
+    _require(opens | groups_apart, sequence_row, "a sequence does not start at position 0")
+    _require((r.positions[first[:-1]] == 0) | ~opens, sequence_row, "a row does not start at position 0")
+    rising = np.diff(r.positions, prepend=-1) > 0
+    rising[first[:-1][opens]] = True
+    _require(rising, token_row, "position_ids do not increase inside a sequence")
     plain = np.arange(len(r.positions)) - first[token_sequence]
     block_first = offsets_of(r.block_length)[:-1]
-    block_row = _rows_of(r.blocks)
-    _require(r.positions[first[:-1]] == 0, sequence_row, "a sequence does not start at position 0")
-    rising = np.diff(r.positions, prepend=-1) > 0
-    rising[first[:-1]] = True
-    _require(rising, token_row, "position_ids do not increase inside a sequence")
     _require(r.positions[block_first] - plain[block_first] == r.bias, block_row, "a bias is not its block's")
     if strategy != "random":
         moved = plain + np.repeat(r.bias, r.block_length)
         _require(r.positions == moved, token_row, "position_ids are not what the blocks and their biases say")
-    rise = np.diff(r.bias, prepend=0)
-    rise[block_first == first[token_sequence[block_first]]] = 0
+    begins = np.zeros(len(r.positions), bool)
+    begins[first[:-1][opens]] = True
+    rise = np.diff(r.positions, prepend=0)[block_first] - 1
+    rise[begins[block_first]] = 0
     every = np.ones(len(rise), bool)
     allowed = {"outer": ~r.responses, "inner": r.responses, "none": ~every}.get(strategy, every)
     _require((rise == 0) | allowed, block_row, f"a gap where strategy {strategy} has none")
-    last = r.positions[first[1:] - 1]
-    jumps = last > r.sequence_lengths - 1
-    _require(~jumps | (last < max_position), sequence_row, f"a position reaches max_position ({max_position})")
+    _check_reasons(r, opens, max_position)
+
+
+def _check_reasons(r: _Rows, opens: NDArray[np.bool_], max_position: int) -> None:
+    first, sequence_row = offsets_of(r.sequence_lengths), _rows_of(r.sequences)
+    conversation = np.cumsum(opens) - 1
+    size = np.bincount(conversation, weights=r.sequence_lengths).astype(np.int64)
+    last = np.zeros(len(size), np.int64)
+    np.maximum.at(last, conversation, r.positions[first[1:] - 1])
+    jumps = (last > size - 1)[conversation]
+    _require(
+        ~jumps | (last < max_position)[conversation], sequence_row, f"a position reaches max_position ({max_position})"
+    )
     _require(jumps == (r.reasons == ""), sequence_row, "reasons do not say which sequences are skipped")
     any_jump = np.bincount(sequence_row, weights=jumps, minlength=len(r.skipped)) > 0
     _require(any_jump == r.skipped, np.arange(len(r.skipped)), "skipped does not say whether positions jump")

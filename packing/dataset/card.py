@@ -55,7 +55,10 @@ def _histograms(histograms: Mapping[str, Any]) -> str:
         for name, h in sorted(histograms.items())
         if h["total"]
     ]
-    return "## Distributions\n\n| what | least | mean | largest | of |\n|---|---|---|---|---|\n" + "\n".join(rows)
+    shown = "\n\nEach is a histogram in `statistics.json` and a Vega-Lite chart in `charts/`."
+    return (
+        "## Distributions\n\n| what | least | mean | largest | of |\n|---|---|---|---|---|\n" + "\n".join(rows) + shown
+    )
 
 
 def _plain(text: str) -> str:

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from packing.dataset import manifest as manifests
 from packing.dataset.card import card
+from packing.dataset.charts import histogram_chart
 from packing.dataset.errors import CommitConflictError
 from packing.dataset.manifest import DataFile, Document, Manifest, canonical_json
 from packing.plan import Inputs, Kind, Plan, Tally
@@ -158,7 +159,9 @@ def discard(objects: Objects, *, work: str, target: str) -> None:
     """Remove what an unfinished build left: everything below `work`, and below `target` unless a manifest stands there."""
     objects.delete_prefix(work)
     if objects.size(f"{target}/{manifests.NAME}" if target else manifests.NAME) is None:
-        objects.delete_prefix(f"{target}/data" if target else "data")
+        for place in ("data", "charts"):
+            objects.delete_prefix(f"{target}/{place}" if target else place)
+        objects.delete([f"{target}/{name}" if target else name for name in ("README.md", "statistics.json")])
 
 
 def _committed(assembly: _Assembly, print_: str) -> Manifest | None:
@@ -248,7 +251,8 @@ def _describe(assembly: _Assembly, plan: Plan, receipts: Sequence[Receipt], prin
     counts = {"files": len(files), "rows": sum(f.rows for f in files), "tokens": sum(f.tokens for f in files)}
     described = _described_spec(assembly)
     tokenizer = assembly.tokenizer.open().describe()
-    statistics = {"counts": {**tally.counts, **counts}, "histograms": tally.to_json()["histograms"]}
+    histograms: dict[str, Any] = tally.to_json()["histograms"]
+    statistics = {"counts": {**tally.counts, **counts}, "histograms": histograms}
     texts = {
         "statistics.json": json.dumps(statistics, indent=1, sort_keys=True).encode() + b"\n",
         "README.md": card(
@@ -260,6 +264,9 @@ def _describe(assembly: _Assembly, plan: Plan, receipts: Sequence[Receipt], prin
             warnings=warnings,
         ).encode(),
     }
+    for name, histogram in histograms.items():
+        chart = histogram_chart(name, histogram)
+        texts[f"charts/{name}.vl.json"] = json.dumps(chart, indent=1, sort_keys=True).encode() + b"\n"
     for name, data in texts.items():
         assembly.objects.write(assembly.place(name), data)
     return Manifest(

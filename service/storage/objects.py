@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +131,12 @@ class Objects:
     def list(self, prefix: str) -> list[str]:
         """Paths of all objects below a prefix, sorted."""
         return sorted(item["path"] for batch in obstore.list(self._store, prefix) for item in batch)
+
+    def delete(self, paths: Sequence[str]) -> None:
+        """Delete objects; those that are not there are passed over."""
+        there = [path for path in paths if self.size(path) is not None]
+        if there:
+            obstore.delete(self._store, there)
 
     def delete_prefix(self, prefix: str) -> None:
         """Delete everything below a prefix; the prefix is a whole path segment."""

@@ -174,7 +174,7 @@ def test_statistics_agree_with_the_rows(talks, build):
     assert counts["rows"] == len(rows) == 60
     assert counts["tokens"] == sum(r["n_tokens"] for r in rows)
     assert counts["trained_tokens"] == sum(label != -100 for r in rows for label in r["labels"])
-    assert counts["sequences_skipped"] == len(spans)
+    assert counts["conversations_skipped"] == len(spans)
     histogram = statistics["histograms"]["span_of_skipped"]
     assert (histogram["sum"], histogram["min"], histogram["max"]) == (sum(spans), min(spans), max(spans))
     assert histogram["counts"] == np.histogram(spans, bins=histogram["edges"])[0].tolist()

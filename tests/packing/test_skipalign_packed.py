@@ -84,3 +84,75 @@ def test_what_is_lost_is_counted_once_and_named(tmp_path, build):
     assert sorted(r["row"] for r in manifest.skipped_inputs["first"]) == [4, 5]
     assert manifest.counts["rows_without_labels"] == 1
     assert manifest.counts["sequences"] == 39
+
+
+@pytest.fixture
+def singles(tmp_path):
+    """Single turns, with a conversation of three turns at number 50."""
+    talks = [conversation(i, turns=3 if i == 50 else 1, longest=20) for i in range(120)]
+    return write_lines(tmp_path / "singles.jsonl", talks)
+
+
+@pytest.mark.parametrize("packing", ["none", "best_fit"])
+def test_a_separate_group_is_one_numbering_and_several_sequences(singles, build, packing):
+    plain = {name: ids for name, ids, *_ in sequences_of(build(singles, strategy="none"))}
+    folder = build(singles, group=4, packing=packing, max_length=2000, probability=1.0, shard_rows=7)
+    manifest = verify(folder)
+    assert manifest.counts["conversations"] == 32, (
+        "12 groups of 4, one of 2, the conversation, 17 groups of 4, one of 1"
+    )
+    jumps = 0
+    for name, ids, labels, positions, reason in sequences_of(folder):
+        assert ids == plain[name]
+        assert np.diff(positions).tolist() == [1] * (len(positions) - 1) or name == "talk/50"
+        assert sum(label != -100 for label in labels) > 0
+        jumps += reason == ""
+    assert jumps >= 119
+    for row in rows_of(folder):
+        firsts = np.cumsum([0, *row["seq_lengths"]])[:-1]
+        opens = [row["position_ids"][i] == 0 for i in firsts]
+        assert opens[0]
+        assert len(row["source_ids"]) == len(row["seq_lengths"])
+        if packing == "none":
+            assert sum(opens) == 1
+    assert max(row["position_ids"][-1] for row in rows_of(folder)) > 50_000
+
+
+def test_a_joint_group_is_one_sequence(singles, build):
+    separate = rows_of(build(singles, group=4, probability=1.0))
+    joint = rows_of(build(singles, group=4, probability=1.0, group_attention="joint"))
+    assert len(joint) == 32
+    for one, other in zip(joint, separate, strict=True):
+        assert one["seq_lengths"] == [one["n_tokens"]] == [sum(other["seq_lengths"])]
+        assert one["source_ids"] == other["source_ids"]
+        for column in ("input_ids", "labels", "position_ids"):
+            assert one[column] == other[column], column
+        assert len(one["reasons"]) == 1
+    assert joint[0]["source_ids"] == [f"talk/{i}" for i in range(4)]
+
+
+def test_a_group_holds_no_more_than_a_row(singles, build):
+    folder = build(singles, group=100, max_length=300, truncate="drop")
+    verify(folder)
+    rows = rows_of(folder)
+    assert all(row["n_tokens"] <= 300 for row in rows)
+    assert max(len(row["seq_lengths"]) for row in rows) > 3
+
+
+def test_statistics_of_distances_and_fill(many, build):
+    folder = build(many, strategy="all", max_length=600, packing="best_fit", probability=1.0)
+    histograms = json.loads((folder / "statistics.json").read_text())["histograms"]
+    rows = rows_of(folder)
+    distances = []
+    for row in rows:
+        end = None
+        for block in row["blocks"]:
+            span = row["position_ids"][block["start"] : block["start"] + block["length"]]
+            if block["role"] == "user":
+                end = span[-1]
+            else:
+                distances += [p - end for p in span]
+    found = histograms["distance_to_prompt"]
+    assert (found["total"], found["sum"], found["max"]) == (len(distances), sum(distances), max(distances))
+    assert histograms["row_fill_percent"]["sum"] == sum(row["n_tokens"] * 100 // 600 for row in rows)
+    assert histograms["positions"]["total"] == sum(row["n_tokens"] for row in rows)

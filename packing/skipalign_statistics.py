@@ -1,0 +1,65 @@
+"""What is counted while skipalign rows are built: how many skip and why not, spans, distances, coverage, fill."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from packing.chat_tokens import offsets_of
+from packing.dataset.statistics import Histogram, even_edges, powers_of_two
+from packing.plan import Tally
+from packing.positions import NOT_DRAWN, REASONS, SKIPPED, Placement
+from packing.skipalign_rows import Layout
+
+
+class SizedSpec(Protocol):
+    """What a spec says of sizes."""
+
+    @property
+    def max_length(self) -> int: ...
+    @property
+    def max_position(self) -> int: ...
+
+
+def reason_name(reason: int) -> str:
+    """The counter of a reason not to skip."""
+    return "unskipped_" + REASONS[reason].replace(" ", "_")
+
+
+def count_rows(spec: SizedSpec, trained: NDArray[np.bool_], layout: Layout, placement: Placement, tally: Tally) -> None:
+    """Count some rows: `trained` bool [T], their layout and placement."""
+    tokens = layout.tokens[layout.units]
+    sizes, skipped = np.diff(tokens), placement.reason == SKIPPED
+    last = placement.positions[tokens[1:] - 1].astype(np.int64)
+    rows = np.diff(tokens[layout.rows])
+    tally.count("conversations", len(sizes))
+    tally.count("sequences", len(layout.sequences) - 1)
+    tally.count("tokens", int(sizes.sum()))
+    tally.count("trained_tokens", int(trained.sum()))
+    tally.count("conversations_skipped", int(skipped.sum()))
+    tally.count("conversations_eligible", int((skipped | (placement.reason == NOT_DRAWN)).sum()))
+    for reason in range(1, len(REASONS)):
+        tally.count(reason_name(reason), int((placement.reason == reason).sum()))
+    lengths, spans = powers_of_two(spec.max_length), even_edges(spec.max_position)
+    far = even_edges(max(spec.max_position, spec.max_length), 128)
+    tally.histogram("row_tokens", Histogram(lengths)).add(rows)
+    tally.histogram("row_fill_percent", Histogram(list(range(102)))).add(rows * 100 // spec.max_length)
+    tally.histogram("conversation_tokens", Histogram(lengths)).add(sizes)
+    tally.histogram("span_of_skipped", Histogram(spans)).add((last + 1 - sizes)[skipped])
+    tally.histogram("positions", Histogram(far)).add(placement.positions)
+    tally.histogram("distance_to_prompt", Histogram(far)).add(distances_to_prompt(placement))
+
+
+def distances_to_prompt(placement: Placement) -> NDArray[np.int64]:
+    """How far every response token is from the last token of the prompt before it in its conversation: int64, in positions."""
+    sequences = placement.sequences
+    first = offsets_of(sequences.lengths)
+    number = np.arange(len(sequences.lengths))
+    prompt = np.maximum.accumulate(np.where(sequences.responses, -1, number))
+    own = sequences.responses & (prompt >= sequences.offsets[:-1][sequences.of_block])
+    token = np.repeat(own, sequences.lengths)
+    end = np.repeat(np.where(own, first[1:][prompt] - 1, 0), sequences.lengths)
+    positions = placement.positions.astype(np.int64)
+    return positions[token] - positions[end[token]]
