@@ -49,17 +49,24 @@ def count_rows(spec: SizedSpec, trained: NDArray[np.bool_], layout: Layout, plac
     tally.histogram("conversation_tokens", Histogram(lengths)).add(sizes)
     tally.histogram("span_of_skipped", Histogram(spans)).add((last + 1 - sizes)[skipped])
     tally.histogram("positions", Histogram(far)).add(placement.positions)
-    tally.histogram("distance_to_prompt", Histogram(far)).add(distances_to_prompt(placement))
+    own, first = distances_to_prompts(placement)
+    tally.histogram("distance_to_prompt", Histogram(far)).add(own)
+    tally.histogram("distance_to_first_prompt", Histogram(far)).add(first)
 
 
-def distances_to_prompt(placement: Placement) -> NDArray[np.int64]:
-    """How far every response token is from the last token of the prompt before it in its conversation: int64, in positions."""
+def distances_to_prompts(placement: Placement) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How far every response token is, in positions, from the end of the prompt before it and from the end of its conversation's first
+    prompt: int64, both for all response tokens that have a prompt."""
     sequences = placement.sequences
-    first = offsets_of(sequences.lengths)
+    row, ends = sequences.of_block, offsets_of(sequences.lengths)[1:] - 1
     number = np.arange(len(sequences.lengths))
     prompt = np.maximum.accumulate(np.where(sequences.responses, -1, number))
-    own = sequences.responses & (prompt >= sequences.offsets[:-1][sequences.of_block])
-    token = np.repeat(own, sequences.lengths)
-    end = np.repeat(np.where(own, first[1:][prompt] - 1, 0), sequences.lengths)
+    answers = sequences.responses & (prompt >= sequences.offsets[:-1][row])
+    # The first prompt ends where the first response begins; it may be several blocks (pose and cream split them).
+    first_answer = np.full(len(sequences.row), len(number))
+    np.minimum.at(first_answer, row[answers], number[answers])
     positions = placement.positions.astype(np.int64)
-    return positions[token] - positions[end[token]]
+    sizes = sequences.lengths[answers]
+    at = positions[np.repeat(answers, sequences.lengths)]
+    own, first = ends[prompt[answers]], ends[first_answer[row[answers]] - 1]
+    return at - positions[np.repeat(own, sizes)], at - positions[np.repeat(first, sizes)]

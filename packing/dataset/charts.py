@@ -19,6 +19,7 @@ def histogram_chart(name: str, histogram: Mapping[str, Any]) -> dict[str, Any]:
     title = name.replace("_", " ")
     doubling = len(edges) > 3 and all(b == 2 * a for a, b in pairwise(edges[1:]))
     scale = {"type": "symlog"} if doubling else {"type": "linear", "nice": False}
+    axis = {"format": "~s", "labelOverlap": True}
     return {
         "$schema": SCHEMA,
         "title": {"text": title, "subtitle": _summary(histogram)},
@@ -27,7 +28,14 @@ def histogram_chart(name: str, histogram: Mapping[str, Any]) -> dict[str, Any]:
         "data": {"values": bins},
         "mark": {"type": "bar", "binSpacing": 1, "tooltip": True},
         "encoding": {
-            "x": {"field": "from", "type": "quantitative", "bin": {"binned": True}, "title": title, "scale": scale},
+            "x": {
+                "field": "from",
+                "type": "quantitative",
+                "bin": {"binned": True},
+                "title": title,
+                "scale": scale,
+                "axis": axis,
+            },
             "x2": {"field": "to"},
             "y": {"field": "count", "type": "quantitative", "title": "count"},
         },

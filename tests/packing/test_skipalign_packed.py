@@ -143,16 +143,20 @@ def test_statistics_of_distances_and_fill(many, build):
     folder = build(many, strategy="all", max_length=600, packing="best_fit", probability=1.0)
     histograms = json.loads((folder / "statistics.json").read_text())["histograms"]
     rows = rows_of(folder)
-    distances = []
+    own, first = [], []
     for row in rows:
-        end = None
+        begins = set(np.cumsum([0, *row["seq_lengths"]]).tolist())
+        end = opening = None
         for block in row["blocks"]:
             span = row["position_ids"][block["start"] : block["start"] + block["length"]]
             if block["role"] == "user":
                 end = span[-1]
+                opening = end if block["start"] in begins else opening
             else:
-                distances += [p - end for p in span]
-    found = histograms["distance_to_prompt"]
-    assert (found["total"], found["sum"], found["max"]) == (len(distances), sum(distances), max(distances))
+                own += [p - end for p in span]
+                first += [p - opening for p in span]
+    for name, distances in (("distance_to_prompt", own), ("distance_to_first_prompt", first)):
+        found = histograms[name]
+        assert (found["total"], found["sum"], found["max"]) == (len(distances), sum(distances), max(distances)), name
     assert histograms["row_fill_percent"]["sum"] == sum(row["n_tokens"] * 100 // 600 for row in rows)
     assert histograms["positions"]["total"] == sum(row["n_tokens"] for row in rows)
