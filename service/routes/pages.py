@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import Any
 
@@ -53,7 +54,7 @@ def docs(request: Request) -> HTMLResponse:
 def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     names = [str(p["name"]) for p in operation.get("parameters", []) if p["in"] != "path"]
     extra = f"<br><small>takes {escape(', '.join(names))}</small>" if names else ""
-    text = escape(str(operation.get("description", "")).strip())
+    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(str(operation.get("description", "")).strip()))
     return f'<tr><td class="m">{method.upper()}</td><td><code>{escape(path)}</code></td><td>{text}{extra}</td></tr>'
 
 
