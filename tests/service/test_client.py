@@ -68,8 +68,8 @@ def test_a_download_is_whole(client, dataset, tmp_path):
 
 
 def test_what_is_there_and_right_is_not_fetched_again(client, wire, dataset, tmp_path):
-    client.download(dataset, tmp_path)
-    assert len(wire.asked("/files/")) == 5
+    manifest = client.download(dataset, tmp_path)
+    assert len(wire.asked("/files/")) == len(manifest.files) + len(manifest.documents) > 5
     wire.requests.clear()
     client.download(dataset, tmp_path)
     assert wire.asked("/files/") == []
