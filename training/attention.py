@@ -9,7 +9,6 @@ builds no mask and guesses no boundary; a call without boundaries is an error.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from transformers import AttentionInterface, PretrainedConfig
 
 from training.batch import Batch
 from training.errors import AttentionError
+from training.influence import Forward, check_influence, sequence_numbers
 
 NAME = "longweave_boundaries"
 """Our name at transformers. "flash" must not be part of it: that would set off the download of a kernel."""
@@ -50,7 +50,7 @@ def boundary_attention(
     if cu_seq_lens_q is None or max_length_q is None:
         message = (
             "attention was called without boundaries (cu_seq_lens_q, max_length_q), and they cannot be guessed from "
-            "positions that jump: call the model through training.model.hidden_states"
+            "positions that jump: call the model on what training.RowCollator makes of the rows"
         )
         raise AttentionError(message)
     # Under autocast RoPE lifts queries and keys to float32 while values stay in the compute dtype.
@@ -142,47 +142,14 @@ def refuse_windows(config: PretrainedConfig) -> None:
         raise AttentionError(message)
 
 
-Forward = Callable[[torch.Tensor], torch.Tensor]
-"""Token ids [1, N] to the last hidden states or logits [1, N, …]."""
-
-
 def check_attention(forward: Forward, batch: Batch) -> None:
-    """Perturb one token a sequence and check that its influence is exactly what the boundaries declare.
+    """Check on a packed row that every token is noticed by exactly the later tokens of its own sequence.
 
-    The second token of every sequence (where there is one) is replaced. Later tokens of the same sequence must change;
-    the first ones, and so everything an earlier sequence or the future could reach, must stay bitwise as they were. Two
-    passes in float32. Raises AttentionError saying which way it went wrong.
+    `forward` takes token ids [1, N] to hidden states or logits [1, N, …]. A few passes, see training.influence. Raises
+    AttentionError saying which way it went wrong.
     """
-    lengths = batch.cu_seq_lens.diff()
-    chosen = batch.cu_seq_lens[:-1][lengths > 1].long() + 1
-    other = batch.input_ids.clone()
-    other[0, chosen] = _other_ids(batch.input_ids[0], chosen)
-    with torch.no_grad():
-        changed = (forward(batch.input_ids) != forward(other)).flatten(2).any(-1)[0]
-    declared = torch.ones_like(changed)
-    declared[batch.cu_seq_lens[:-1].long()] = False
-    blind, leaked = int((declared & ~changed).sum()), int((changed & ~declared).sum())
-    if leaked:
-        message = (
-            f"attention leaks: {leaked} of {len(lengths)} sequences of the first packed row see tokens before their "
-            "start or after their own place"
-        )
-        raise AttentionError(message)
-    if blind:
-        message = (
-            f"attention is cut: {blind} of {batch.tokens} tokens of the first packed row do not see their sequence's "
-            "second token (is a jump in the positions taken for a boundary?)"
-        )
-        raise AttentionError(message)
-
-
-def _other_ids(ids: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    """For each chosen place another id of the same row; a row of one id alone gives that id's neighbour."""
-    first = ids[0]
-    different = ids[(ids != first).int().argmax()]
-    if different == first:
-        different = first + 1 if first == 0 else first - 1
-    return torch.where(ids[chosen] == first, different, first)
+    sequences = sequence_numbers(batch.cu_seq_lens)[None]
+    check_influence(forward, batch.input_ids, sequences, where="the first packed row")
 
 
 def check_kernel(batch: Batch, *, heads: int, key_heads: int, size: int) -> None:
