@@ -1,8 +1,8 @@
 """Chat templates: where every message stands in the rendered text, and so which tokens are whose.
 
-A template is learnt once per shape of conversation (its sequence of roles): it is rendered with sentinels for contents, and what
-stands between them is the template's own text. Every row is then rendered for real and compared, so nothing learnt is trusted
-unseen; a row that differs (tool calls, trimmed thinking) is laid out by rendering its prefixes instead, or rejected with the reason.
+A template is learnt once per shape of conversation: it is rendered with marks for contents, and what stands between them is the
+template's own text (packing.chat_shapes). Every row is then rendered for real and compared, so nothing learnt is trusted unseen; a row
+that fits no shape is laid out by rendering its prefixes instead, or rejected with the reason.
 """
 
 from __future__ import annotations
@@ -13,34 +13,37 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
-from typing import Any, ClassVar
+from itertools import accumulate
+from typing import Any
 
 import jinja2
-import jinja2.ext
-import jinja2.nodes
-import jinja2.parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from packing.chat_shapes import (
+    REASONING,
+    THINK_TAGS,
+    Messages,
+    Part,
+    Shape,
+    Slot,
+    assemble,
+    learn,
+    mark,
+    skeleton,
+)
 from packing.dataset.errors import InputError, TokenizerError
+from packing.template_sandbox import TemplateLimitError, environment, rendered
 from packing.tokenizers import Tokenizer, utf8_length
 
 SHAPES = 8192
 """How many shapes of conversation a template remembers."""
+PLAIN_KEYS = frozenset({"role", "content", "train"})
+Tools = Sequence[Mapping[str, Any]]
 
 
 class TemplateRowError(InputError):
     """A conversation that the template refuses, or whose messages cannot be found in what it renders."""
 
     code = "bad_row"
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A run of rendered text: the template's own, or a message's content. `bytes` is its length in UTF-8."""
-
-    text: str
-    content: bool
-    bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,55 +65,6 @@ class Rendered:
     turns: tuple[Turn, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """The template's text before, between and after the contents, and for each message how much of what follows closes its turn:
-    `closing` characters in all, of which the first `trained` are learnt (through the end-of-turn token)."""
-
-    pieces: tuple[Part, ...]
-    closing: tuple[int, ...]
-    trained: tuple[int, ...]
-
-
-class _GenerationTag(jinja2.ext.Extension):
-    """`{% generation %}` marks assistant text for other tools; here its body is rendered as it stands."""
-
-    tags: ClassVar[set[str]] = {"generation"}  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _environment(today: date) -> ImmutableSandboxedEnvironment:
-    """The environment that transformers gives chat templates, with the spec's date for a clock (a test compares the two)."""
-
-    def refuse(message: str) -> None:
-        raise jinja2.TemplateError(message)
-
-    def tojson(
-        value: Any,
-        ensure_ascii: Any = None,
-        indent: Any = None,
-        separators: Any = None,
-        sort_keys: Any = None,
-    ) -> str:
-        return json.dumps(
-            value, ensure_ascii=bool(ensure_ascii), indent=indent, separators=separators, sort_keys=bool(sort_keys)
-        )
-
-    def strftime_now(form: str) -> str:
-        return today.strftime(form)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols]
-    )
-    environment.filters["tojson"] = tojson
-    functions: dict[str, Any] = {"raise_exception": refuse, "strftime_now": strftime_now}
-    environment.globals.update(functions)
-    return environment
-
-
 class ChatTemplate:
     """A tokenizer's chat template under a fixed date. Raises TokenizerError where there is none or it cannot be parsed."""
 
@@ -121,94 +75,113 @@ class ChatTemplate:
                 "or in its tokenizer_config.json or chat_template.jinja"
             )
             raise TokenizerError(message, param="/chat_template")
+        self._environment = environment(today)
         try:
-            self._template = _environment(today).from_string(source)
+            self._template = self._environment.from_string(source)
         except jinja2.TemplateSyntaxError as error:
             message = f"the chat template cannot be parsed (line {error.lineno}: {error.message})"
             raise TokenizerError(message, param="/chat_template") from error
+        except (RecursionError, MemoryError, OverflowError, jinja2.TemplateError) as error:
+            message = f"the chat template cannot be compiled ({type(error).__name__}: {error})"
+            raise TokenizerError(message, param="/chat_template") from error
         self._variables: Mapping[str, Any] = tokenizer.special_tokens_map
         self._special = _spelling_of_any(tokenizer.special)
-        self._shape = lru_cache(maxsize=SHAPES)(self._learn)
+        self._header: str | None = None
+        self._by_roles = lru_cache(maxsize=SHAPES)(self._shape_of_roles)
+        self._by_skeleton = lru_cache(maxsize=SHAPES)(self._shape_of_skeleton)
 
-    def text(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = False) -> str:
+    def text(self, messages: Messages, *, tools: Tools | None = None, add_generation_prompt: bool = False) -> str:
         """The conversation as the template renders it; raises TemplateRowError with the template's own words."""
+        variables = {
+            **self._variables,
+            "messages": [_as_given(message) for message in messages],
+            "tools": tools,
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt,
+        }
         try:
-            return self._template.render(
-                **self._variables,
-                messages=[{key: value for key, value in m.items() if key != "train"} for m in messages],
-                tools=None,
-                documents=None,
-                add_generation_prompt=add_generation_prompt,
-            )
+            return rendered(self._template, self._environment, variables)
+        except TemplateLimitError as error:
+            raise TemplateRowError(f"the chat template is stopped: {error}") from error
         except jinja2.TemplateError as error:
             raise TemplateRowError(f"the chat template refuses it ({error})") from error
-        except (TypeError, ValueError, KeyError, RecursionError, OverflowError) as error:
+        except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError, RecursionError, MemoryError) as error:
             raise TemplateRowError(f"the chat template fails on it ({type(error).__name__}: {error})") from error
 
-    def render(self, messages: Sequence[Mapping[str, Any]], *, train_on: str = "all") -> Rendered:
+    def render(
+        self, messages: Messages, *, tools: Tools | None = None, train_on: str = "all", thinking: str = "train"
+    ) -> Rendered:
         """Render a conversation and find its responses. `train_on`: `all` of them or the `last`; a message's own `train: false` wins.
+        `thinking: mask` leaves the thinking at a response's beginning out of what is trained.
 
-        Raises TemplateRowError where the template refuses the row or rewrites earlier turns, so that no border is certain.
+        Raises TemplateRowError where the template refuses the row, or rewrites it so that no border is certain.
         """
-        text = self.text(messages)
-        shape = self._shape(tuple(m["role"] for m in messages))
-        parts = _assemble(text, messages, shape) if shape is not None else None
+        text = self.text(messages, tools=tools)
         trained = _trained_messages(messages, train_on)
-        if parts is None or shape is None:
-            return self._by_prefixes(text, messages, trained)
-        return _lay_out(text, messages, parts, shape, trained)
+        plain = tools is None and all(m.keys() <= PLAIN_KEYS and isinstance(m.get("content"), str) for m in messages)
+        if plain:
+            shape = self._by_roles(tuple(message["role"] for message in messages))
+            slots = [Slot(i, "content", message["content"]) for i, message in enumerate(messages)]
+            parts = assemble(text, slots, shape) if shape is not None else None
+            if shape is not None and parts is not None:
+                return _lay_out(text, messages, parts, shape, trained, thinking)
+        if plain and not any(end in message["content"] for message in messages for _, end in THINK_TAGS):
+            return self._by_prefixes(text, messages, tools, trained, thinking)
+        for split in (False, True):
+            marked, slots = skeleton(messages, split=split)
+            shape = self._by_skeleton(json.dumps([marked, slots_key(slots), tools], ensure_ascii=False))
+            parts = assemble(text, slots, shape) if shape is not None else None
+            if shape is not None and parts is not None:
+                if any(self.specials(value) for value in _strings([marked, tools])):
+                    raise TemplateRowError(
+                        "it spells a special token in a tool, a tool call or another field beside its contents"
+                    )
+                return _lay_out(text, messages, parts, shape, trained, thinking)
+        return self._by_prefixes(text, messages, tools, trained, thinking)
 
     def specials(self, text: str) -> list[tuple[int, int]]:
         """Where special tokens are spelled in a text: (start, end) in characters."""
         return [match.span() for match in self._special.finditer(text)] if self._special else []
 
-    def _learn(self, roles: tuple[str, ...]) -> _Shape | None:
-        """The template's own text for a sequence of roles; None where sentinels do not come back once each and in order."""
-        pieces = self._pieces(roles)
-        if pieces is None:
-            return None
-        closing, trained = [0] * len(roles), [0] * len(roles)
-        for i, role in enumerate(roles):
-            if role != "assistant":
-                continue
-            after = pieces[i + 1]
-            if i + 1 < len(roles):
-                # What closes a turn in the middle is what both go on with: the next message, and the end of the conversation.
-                ending = self._pieces(roles[: i + 1])
-                if ending is None:
-                    return None
-                after = _common_prefix(after, ending[-1])
-            closing[i], trained[i] = len(after), self._trained_length(after)
-        return _Shape(tuple(Part(p, False, utf8_length(p)) for p in pieces), tuple(closing), tuple(trained))  # noqa: FBT003
+    def _shape_of_roles(self, roles: tuple[str, ...]) -> Shape | None:
+        marked = [{"role": role, "content": mark(i)} for i, role in enumerate(roles)]
+        return self._learn(marked, [Slot(i, "content", "") for i in range(len(roles))], None)
 
-    def _pieces(self, roles: tuple[str, ...]) -> list[str] | None:
-        marks = [f"<~{i}longweave{i}~>" for i in range(len(roles))]
-        try:
-            text = self.text([{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)])
-        except TemplateRowError:
-            return None
-        pieces: list[str] = []
-        for mark in marks:
-            before, found, text = text.partition(mark)
-            if not found:
+    def _shape_of_skeleton(self, key: str) -> Shape | None:
+        marked, slots, tools = json.loads(key)
+        return self._learn(marked, [Slot(message, kind, "") for message, kind in slots], tools)
+
+    def _learn(self, marked: Messages, slots: Sequence[Slot], tools: Tools | None) -> Shape | None:
+        def render(messages: Messages) -> str | None:
+            try:
+                return self.text(messages, tools=tools)
+            except TemplateRowError:
                 return None
-            pieces.append(before)
-        pieces.append(text)
-        return None if any("longweave" in piece and "~>" in piece for piece in pieces) else pieces
 
-    def _trained_length(self, closing: str) -> int:
-        """Characters of a turn's end that are learnt: through its first special token, or all of it where it has none."""
-        spans = self.specials(closing)
-        return spans[0][1] if spans else len(closing)
+        if self._header is None:
+            self._header = self._generation_prompt()
+        ends = lambda text: [end for _, end in self.specials(text)]  # noqa: E731 (a def of three lines says no more)
+        return learn(marked, slots, render, header=self._header, ends=ends)
 
-    def _by_prefixes(self, text: str, messages: Sequence[Mapping[str, Any]], trained: Sequence[bool]) -> Rendered:
+    def _generation_prompt(self) -> str:
+        """What the template adds where a response is to begin; empty where it adds nothing."""
+        talk = [{"role": "user", "content": mark(0)}]
+        try:
+            before, whole = self.text(talk), self.text(talk, add_generation_prompt=True)
+        except TemplateRowError:
+            return ""
+        return whole.removeprefix(before) if whole.startswith(before) else ""
+
+    def _by_prefixes(
+        self, text: str, messages: Messages, tools: Tools | None, trained: Sequence[bool], thinking: str
+    ) -> Rendered:
         """Lay out a row that does not follow its shape: each response lies between two prefixes of the conversation."""
-        if any(self.specials(value) for m in messages for value in _texts(m)):
+        if any(self.specials(value) for value in _strings([*messages, tools])):
             raise TemplateRowError("it spells a special token and does not follow the template's usual shape")
         turns: list[Turn] = []
         for start, end in _responses(messages):
-            before = self.text(messages[:start], add_generation_prompt=True)
-            through = self.text(messages[:end])
+            before = self.text(messages[:start], tools=tools, add_generation_prompt=True)
+            through = self.text(messages[:end], tools=tools)
             if not text.startswith(before) or not text.startswith(through) or len(through) < len(before):
                 raise TemplateRowError(
                     "the chat template rewrites earlier turns, so its responses cannot be told from its prompts"
@@ -216,8 +189,9 @@ class ChatTemplate:
             spans: tuple[tuple[int, int], ...] = ()
             if all(trained[start:end]):
                 closed = [span[1] for span in self.specials(text[len(before) : len(through)])]
-                learnt = text[: len(before) + (closed[-1] if closed else len(through) - len(before))]
-                spans = ((utf8_length(before), utf8_length(learnt)),)
+                learnt = len(before) + (closed[-1] if closed else len(through) - len(before))
+                first = _after_thinking(messages[start:end], text, len(before), learnt, thinking)
+                spans = ((utf8_length(text[:first]), utf8_length(text[:learnt])),) if first < learnt else ()
             elif any(trained[start:end]):
                 raise TemplateRowError(
                     "one response is trained in part (train: false) and does not follow the template's usual shape"
@@ -227,16 +201,25 @@ class ChatTemplate:
         return Rendered(text=text, bytes=whole, parts=(Part(text, False, whole),), turns=tuple(turns))  # noqa: FBT003
 
 
-def _common_prefix(one: str, other: str) -> str:
-    size = min(len(one), len(other))
-    return one[: next((i for i in range(size) if one[i] != other[i]), size)]
+def slots_key(slots: Sequence[Slot]) -> list[tuple[int, str]]:
+    """What a shape depends on of its slots: all but their values."""
+    return [(slot.message, slot.kind) for slot in slots]
 
 
-def _texts(message: Mapping[str, Any]) -> list[str]:
-    """Every string of a message that a template might write."""
-    return [
-        json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value for value in message.values()
-    ]
+def _as_given(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message as transformers hands it to a template: nulls left out, thinking under every name; and without our own `train`."""
+    given = {key: value for key, value in message.items() if key != "train" and value is not None}
+    thought = next((given[key] for key in REASONING if key in given), None)
+    return given if thought is None else {"thinking": thought, **given, "reasoning_content": thought}
+
+
+def _strings(value: Any) -> list[str]:
+    """Every string in a JSON value, names of fields too."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        return [text for pair in value.items() for item in pair for text in _strings(item)]
+    return [text for item in value for text in _strings(item)] if isinstance(value, list) else []
 
 
 def _spelling_of_any(special: Mapping[str, int]) -> re.Pattern[str] | None:
@@ -245,7 +228,7 @@ def _spelling_of_any(special: Mapping[str, int]) -> re.Pattern[str] | None:
     return re.compile("|".join(map(re.escape, spellings))) if spellings else None
 
 
-def _trained_messages(messages: Sequence[Mapping[str, Any]], train_on: str) -> list[bool]:
+def _trained_messages(messages: Messages, train_on: str) -> list[bool]:
     trained = [m["role"] == "assistant" and m.get("train", True) for m in messages]
     if train_on == "last":
         last = max((i for i, m in enumerate(messages) if m["role"] == "assistant"), default=-1)
@@ -253,7 +236,7 @@ def _trained_messages(messages: Sequence[Mapping[str, Any]], train_on: str) -> l
     return trained
 
 
-def _responses(messages: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
+def _responses(messages: Messages) -> list[tuple[int, int]]:
     """Runs of assistant messages, as (first, one past the last): consecutive ones are one response."""
     runs: list[tuple[int, int]] = []
     for i, message in enumerate(messages):
@@ -266,40 +249,56 @@ def _responses(messages: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
     return runs
 
 
-def _assemble(text: str, messages: Sequence[Mapping[str, Any]], shape: _Shape) -> tuple[Part, ...] | None:
-    """The real rendering as template pieces and contents; None where it is anything else. Templates may trim contents."""
-    parts: list[Part] = [shape.pieces[0]]
-    position = len(shape.pieces[0].text)
-    if not text.startswith(shape.pieces[0].text):
-        return None
-    for message, piece in zip(messages, shape.pieces[1:], strict=True):
-        for content in (message["content"], message["content"].strip()):
-            end = position + len(content)
-            if text.startswith(content, position) and text.startswith(piece.text, end):
-                break
-        else:
-            return None
-        parts += [Part(content, True, utf8_length(content)), piece]  # noqa: FBT003
-        position = end + len(piece.text)
-    return tuple(parts) if position == len(text) else None
+def _after_thinking(messages: Messages, text: str, start: int, end: int, thinking: str) -> int:
+    """Where the trained text of a response at start..end begins, in characters: with `mask`, behind the thinking that stands at its
+    beginning, its closing tag and the newlines after it; at `end` where the thinking is never closed.
+
+    Raises TemplateRowError where a message has thinking that the template writes in other ways than between known tags.
+    """
+    if thinking != "mask":
+        return start
+    response = text[start:end]
+    for opening, closing in THINK_TAGS:
+        begins = response.lstrip().startswith(opening) or text[:start].rstrip().endswith(opening)
+        if begins:
+            head, found, rest = response.partition(closing)
+            return start + len(head) + len(found) + len(rest) - len(rest.lstrip("\n")) if found else end
+    for message in messages:
+        thoughts = [message[key] for key in REASONING if isinstance(message.get(key), str)]
+        if any(thought.strip() and thought.strip() in response for thought in thoughts):
+            raise TemplateRowError(
+                "thinking: mask does not find the thinking that the chat template writes: it knows "
+                + " and ".join(f"{opening}…{closing}" for opening, closing in THINK_TAGS)
+            )
+    return start
 
 
 def _lay_out(
-    text: str, messages: Sequence[Mapping[str, Any]], parts: tuple[Part, ...], shape: _Shape, trained: Sequence[bool]
+    text: str, messages: Messages, parts: tuple[Part, ...], shape: Shape, trained: Sequence[bool], thinking: str
 ) -> Rendered:
-    """Find every response's bytes in an assembled rendering: parts are piece, content, piece, content, …, piece."""
-    starts = [0]
-    for part in parts:
-        starts.append(starts[-1] + part.bytes)
+    """Find every response's bytes in an assembled rendering: parts are piece, value, piece, value, …, piece."""
+    starts = [0, *accumulate(part.bytes for part in parts)]
     turns: list[Turn] = []
-    for first, end in _responses(messages):
-        spans: list[tuple[int, int]] = []
-        for i in range(first, end):
-            if trained[i]:
-                learnt = parts[2 * i + 2].text[: shape.trained[i]]
-                spans.append((starts[2 * i + 1], starts[2 * i + 2] + utf8_length(learnt)))
-        closing = parts[2 * end].text[: shape.closing[end - 1]]
-        turns.append(
-            Turn(start=starts[2 * first + 1], end=starts[2 * end] + utf8_length(closing), trained=tuple(spans))
-        )
+    following = -1
+    for message, first, last, opening, closing, learnt in shape.places:
+        piece, after = parts[2 * first].text, parts[2 * last + 2].text
+        start = starts[2 * first + 1] - utf8_length(piece[len(piece) - opening :])
+        end = starts[2 * last + 2] + utf8_length(after[:closing])
+        spans: tuple[tuple[int, int], ...] = ()
+        if trained[message]:
+            begin, stop = start, starts[2 * last + 2] + utf8_length(after[:learnt])
+            if thinking == "mask":
+                inside = "".join(part.text for part in parts[2 * first + 1 : 2 * last + 2])
+                before = "".join(part.text for part in parts[: 2 * first + 1])
+                cut = len(before) - opening
+                stop_at = len(before) + len(inside) + learnt
+                begin += utf8_length(
+                    text[cut : _after_thinking(messages[message : message + 1], text, cut, stop_at, thinking)]
+                )
+            spans = ((begin, stop),) if begin < stop else ()
+        if message == following and turns:
+            turns[-1] = Turn(start=turns[-1].start, end=end, trained=turns[-1].trained + spans)
+        else:
+            turns.append(Turn(start=start, end=end, trained=spans))
+        following = message + 1
     return Rendered(text=text, bytes=starts[-1], parts=parts, turns=tuple(turns))

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packing.chat import ChatTemplate, Rendered, TemplateRowError
-from packing.dataset.errors import TokenizerError
 from packing.tokenizers import Encoded, Tokenizer
 
 
@@ -57,79 +56,31 @@ def encode_rendered(
     escaped = np.array([special_tokens == "escape" and spells_special(r, template) for r in rendered], bool)
     if not escaped.any():
         return tokenizer.encode([r.text for r in rendered])
-    _require_splittable(template, tokenizer)
     natural = tokenizer.encode([r.text for r, apart in zip(rendered, escaped, strict=True) if not apart])
-    apart = _encode_apart([r for r, apart in zip(rendered, escaped, strict=True) if apart], template, tokenizer)
-    return _interleave(escaped, natural, apart)
+    apart = [r for r, apart in zip(rendered, escaped, strict=True) if apart]
+    return _interleave(
+        escaped, natural, tokenizer.encode_escaped([r.text for r in apart], [_own(r, template) for r in apart])
+    )
 
 
-PROBE = [{"role": "user", "content": "a b\n\n c"}, {"role": "assistant", "content": " d, e"}]
+def require_escapable(rendered: Rendered, template: ChatTemplate, tokenizer: Tokenizer) -> None:
+    """Raise TemplateRowError for the one kind of row that cannot be escaped: special tokens stand behind private-use characters while
+    the others are encoded, so such a row may not hold those itself."""
+    found = tokenizer.guard_characters.search(rendered.text) if spells_special(rendered, template) else None
+    if found is not None:
+        message = f"it spells a special token and holds the private-use character U+{ord(found[0]):X}, so it cannot be escaped"
+        raise TemplateRowError(message)
 
 
-def _require_splittable(template: ChatTemplate, tokenizer: Tokenizer) -> None:
-    """Escaping encodes the text between special tokens run by run: raise TokenizerError where that gives other ids than the whole,
-    as with tokenizers that treat the very beginning of a text apart."""
-    probe = template.render(PROBE)
-    if not np.array_equal(_encode_apart([probe], template, tokenizer).ids, tokenizer.encode([probe.text]).ids):
-        message = (
-            f"the tokenizer {tokenizer.name!r} encodes text differently at its beginning, so a special token spelled in a message "
-            "cannot be escaped: say special_tokens_in_text: refuse, or allow"
-        )
-        raise TokenizerError(message, param="/special_tokens_in_text")
-
-
-def _encode_apart(rendered: Sequence[Rendered], template: ChatTemplate, tokenizer: Tokenizer) -> Encoded:
-    """Encode the runs between the template's own special tokens as plain text, and put those tokens' ids between them."""
-    cuts = [_runs(r, template) for r in rendered]
-    index: dict[str, int] = {}
-    for runs in cuts:
-        for text, special in runs:
-            if not special:
-                index.setdefault(text, len(index))
-    plain = tokenizer.encode_plain(list(index))
-    ids: list[NDArray[np.int32]] = [np.zeros(0, np.int32)]
-    starts: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
-    counts: list[int] = []
-    for runs in cuts:
-        position, count = 0, 0
-        for text, special in runs:
-            if special:
-                run_ids, run_starts, size = (
-                    np.array([tokenizer.special[text]], np.int32),
-                    np.zeros(1, np.int64),
-                    len(text.encode()),
-                )
-            else:
-                i = index[text]
-                span = slice(plain.offsets[i], plain.offsets[i + 1])
-                run_ids, run_starts, size = plain.ids[span], plain.starts[span], len(text.encode())
-            ids.append(run_ids)
-            starts.append(run_starts + position)
-            position += size
-            count += len(run_ids)
-        counts.append(count)
-    return Encoded(np.concatenate(ids), offsets_of(np.array(counts, np.int64)), np.concatenate(starts))
-
-
-def _runs(rendered: Rendered, template: ChatTemplate) -> list[tuple[str, bool]]:
-    """A rendering as runs of (text, is it a special token): only the template's own spellings count."""
-    runs: list[tuple[str, bool]] = []
-    pending = ""
+def _own(rendered: Rendered, template: ChatTemplate) -> list[tuple[int, int]]:
+    """The special tokens that the template wrote itself: (start, end) in characters of the rendering."""
+    spans: list[tuple[int, int]] = []
+    position = 0
     for part in rendered.parts:
-        if part.content:
-            pending += part.text
-            continue
-        last = 0
-        for start, end in template.specials(part.text):
-            pending += part.text[last:start]
-            if pending:
-                runs.append((pending, False))
-            runs.append((part.text[start:end], True))
-            pending, last = "", end
-        pending += part.text[last:]
-    if pending:
-        runs.append((pending, False))
-    return runs
+        if not part.content:
+            spans += [(position + start, position + end) for start, end in template.specials(part.text)]
+        position += len(part.text)
+    return spans
 
 
 def _interleave(chosen: NDArray[np.bool_], no: Encoded, yes: Encoded) -> Encoded:

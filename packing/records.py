@@ -34,13 +34,14 @@ MAX_MESSAGES = 100_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
-    """One conversation: `index` counts rows over all pieces from 0, `row` in its file from 1."""
+    """One conversation: `index` counts rows over all pieces from 0, `row` in its file from 1. `tools` is what its `tools` column says."""
 
     index: int
     row: int
     name: str
     id: str
     messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +69,8 @@ def conversations(
             record = _parse(value) if isinstance(value, bytes) else value
             messages = conversation_of(record, columns)
             found = _id_of(record, columns, number)
-            yield Conversation(index=place, row=number, name=name, id=found, messages=messages)
+            tools = _tools(record.get("tools"))
+            yield Conversation(index=place, row=number, name=name, id=found, messages=messages, tools=tools)
         except _Reason as reason:
             yield Rejected(row=number, name=name, reason=str(reason))
 
@@ -173,10 +175,34 @@ def _message(value: Any, number: int) -> dict[str, Any]:
         raise _Reason(
             f"message {number} is multi-modal (its content is a {type(content).__name__}): only text is served"
         )
-    if content is None and role == "assistant" and value.get("tool_calls"):
-        return {**value, "content": ""}
-    if not isinstance(content, str):
+    calls = _tool_calls(value, number)
+    if not isinstance(content, str) and not (content is None and role == "assistant" and calls):
         raise _Reason(f"message {number} has no content")
     if not isinstance(value.get("train", True), bool):
         raise _Reason(f"message {number}: train is true or false")
-    return value
+    return value if calls is value.get("tool_calls") else {**value, "tool_calls": calls}
+
+
+def _tool_calls(message: Mapping[str, Any], number: int) -> list[dict[str, Any]] | None:
+    """A message's tool calls, as a list or as JSON: columns of one type cannot hold calls of every shape."""
+    calls = _from_json(message.get("tool_calls"), f"message {number}: tool_calls")
+    if calls is not None and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
+        raise _Reason(f"message {number}: tool_calls is no list of objects")
+    return calls
+
+
+def _tools(value: Any) -> list[dict[str, Any]] | None:
+    """The tools a conversation may call, as a list or as JSON; None where there are none (a template may tell [] from none)."""
+    tools = _from_json(value, "tools")
+    if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
+        raise _Reason("tools is no list of objects")
+    return tools or None
+
+
+def _from_json(value: Any, name: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return orjson.loads(value) if value.strip() else None
+    except orjson.JSONDecodeError as error:
+        raise _Reason(f"{name} is no JSON ({error})") from None

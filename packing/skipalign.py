@@ -46,6 +46,7 @@ class Spec(CommonSpec):
     variants: Annotated[int, Field(ge=1, le=1000)] = 1
     template_date: date = date(2026, 1, 1)
     train_on: Literal["all", "last"] = "all"
+    thinking: Literal["train", "mask"] = "train"
     special_tokens_in_text: Literal["escape", "refuse", "allow"] = "escape"
 
     def sources(self) -> Mapping[str, Source]:

@@ -10,12 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packing.chat import ChatTemplate, Rendered, TemplateRowError
-from packing.chat_tokens import ChatTokens, chat_tokens, encode_rendered, offsets_of, spells_special, within
+from packing.chat_tokens import (
+    ChatTokens,
+    chat_tokens,
+    encode_rendered,
+    offsets_of,
+    require_escapable,
+    spells_special,
+    within,
+)
 from packing.dataset.errors import BadRowError
 from packing.pieces import rows_at
 from packing.plan import Inputs, Tally
 from packing.records import Conversation, conversations
 from packing.spec import Columns
+from packing.tokenizers import Tokenizer
 
 BATCH_ROWS = 512
 
@@ -29,6 +38,8 @@ class ChatSpec(Protocol):
     def on_bad_row(self) -> str: ...
     @property
     def train_on(self) -> str: ...
+    @property
+    def thinking(self) -> str: ...
     @property
     def special_tokens_in_text(self) -> str: ...
     @property
@@ -69,7 +80,7 @@ def token_batches(
             try:
                 if not isinstance(item, Conversation):
                     raise TemplateRowError(item.reason)
-                layout = _render(spec, item, template)
+                layout = _render(spec, item, template, inputs.tokenizer)
             except TemplateRowError as error:
                 bad = BadRowError(item.name, item.row, error.message)
                 tally.reject(bad, source=item.name, row=item.row, reason=error.message, skip=spec.on_bad_row == "skip")
@@ -83,11 +94,13 @@ def token_batches(
             yield _fit(spec, batch, tally)
 
 
-def _render(spec: ChatSpec, item: Conversation, template: ChatTemplate) -> Rendered:
-    layout = template.render(item.messages, train_on=spec.train_on)
+def _render(spec: ChatSpec, item: Conversation, template: ChatTemplate, tokenizer: Tokenizer) -> Rendered:
+    layout = template.render(item.messages, tools=item.tools, train_on=spec.train_on, thinking=spec.thinking)
     if spec.special_tokens_in_text == "refuse" and spells_special(layout, template):
         message = "it spells a special token (special_tokens_in_text: refuse)"
         raise TemplateRowError(message)
+    if spec.special_tokens_in_text == "escape":
+        require_escapable(layout, template, tokenizer)
     return layout
 
 

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from unicodedata import is_normalized
 
 import numpy as np
 import tokenizers
@@ -19,6 +22,16 @@ from numpy.typing import NDArray
 
 from packing.dataset.errors import TokenizerError
 from packing.dataset.manifest import canonical_json
+from packing.tokenizer_engines import (
+    as_loaded,
+    byte_lengths,
+    changes,
+    engine_of,
+    guarded,
+    guards,
+    normalises_to_nfc,
+    with_class_tokens,
+)
 
 LARGEST_FILE = 128 * 1024 * 1024
 FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -42,9 +55,9 @@ class Tokenizer:
         self, *, name: str, tokenizer_json: bytes, config: Mapping[str, Any], chat_template: str | None
     ) -> None:
         self.name = name
-        self._natural = _engine(tokenizer_json, name)
-        self._plain = _engine(tokenizer_json, name)
-        self._plain.encode_special_tokens = True
+        config = with_class_tokens(tokenizer_json, config)
+        self._value = as_loaded(tokenizer_json, config, name)
+        self._natural = engine_of(self._value, name)
         added = self._natural.get_added_tokens_decoder()
         self.special = {token.content: int(i) for i, token in added.items() if token.special}
         self.vocab_size = max(max(self._natural.get_vocab().values()), max(added, default=0)) + 1
@@ -56,8 +69,11 @@ class Tokenizer:
         self.chat_template = chat_template
         self.sha256 = hashlib.sha256(tokenizer_json).hexdigest()
         about = {"tokenizer": self.sha256, "chat_template": chat_template, "special_tokens": self.special_tokens_map}
+        if (pipeline := changes(tokenizer_json, self._value)) is not None:
+            about["loaded_as"] = pipeline
         self.digest = hashlib.sha256(canonical_json(about)).hexdigest()
-        self._byte_lengths = _byte_lengths(json.loads(tokenizer_json), self._natural, self.vocab_size)
+        self._byte_lengths = byte_lengths(self._value, self._natural, self.vocab_size)
+        self._nfc = normalises_to_nfc(self._value)
 
     @classmethod
     def load(cls, folder: Path, *, name: str | None = None) -> Tokenizer:
@@ -88,9 +104,34 @@ class Tokenizer:
         """Encode texts as they are: a special token's spelling becomes that token. Adds nothing at either end."""
         return self._encode(self._natural, texts)
 
-    def encode_plain(self, texts: Sequence[str]) -> Encoded:
-        """Encode texts in which no special token is recognised: its spelling is ordinary text."""
-        return self._encode(self._plain, texts)
+    def encode_escaped(self, texts: Sequence[str], own: Sequence[Sequence[tuple[int, int]]]) -> Encoded:
+        """Encode texts in which only the special tokens at `own` (start, end in characters) are recognised; spelled anywhere else they
+        are ordinary text. Expects texts without `guard_characters`."""
+        engine, renumbered, spelling = self._guarded
+        hidden: list[str] = []
+        for text, spans in zip(texts, own, strict=True):
+            ends = [0, *(edge for span in spans for edge in span)]
+            between = [text[a:b] for a, b in zip(ends[::2], [*ends[1::2], len(text)], strict=True)]
+            tokens = [spelling[text[a:b]] for a, b in spans]
+            hidden.append("".join(part for pair in zip(between, [*tokens, ""], strict=True) for part in pair))
+        return self._encode(engine, texts, hidden=hidden, renumbered=renumbered)
+
+    @cached_property
+    def guard_characters(self) -> re.Pattern[str]:
+        """The private-use characters that stand for special tokens while a text is escaped."""
+        used = sorted(text[0] for text in guards(self.special).values())
+        return re.compile(f"[{used[0]}-{used[-1]}]" if used else "(?!)")
+
+    @cached_property
+    def _guarded(self) -> tuple[tokenizers.Tokenizer, NDArray[np.int32], dict[str, str]]:
+        """The engine for escaped texts, what its ids are here, and how it spells special tokens."""
+        spelling = guards(self.special)
+        engine = guarded(self._value, spelling, self.name)
+        size = max(max(engine.get_vocab().values(), default=0), max(engine.get_added_tokens_decoder(), default=0)) + 1
+        renumbered = np.arange(size, dtype=np.int32)
+        for text, i in self.special.items():
+            renumbered[engine.token_to_id(spelling[text])] = i
+        return engine, renumbered, spelling
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens spelled out."""
@@ -100,13 +141,29 @@ class Tokenizer:
         """What a manifest says of the tokenizer: `sha256` is that of tokenizer.json, `digest` covers template and special tokens too."""
         return {"name": self.name, "sha256": self.sha256, "digest": self.digest, "vocab_size": self.vocab_size}
 
-    def _encode(self, engine: tokenizers.Tokenizer, texts: Sequence[str]) -> Encoded:
-        encodings = engine.encode_batch_fast(list(texts), add_special_tokens=False)
+    def _encode(
+        self,
+        engine: tokenizers.Tokenizer,
+        texts: Sequence[str],
+        *,
+        hidden: Sequence[str] | None = None,
+        renumbered: NDArray[np.int32] | None = None,
+    ) -> Encoded:
+        """Encode `hidden` in the place of `texts`, code point for code point the same but for special tokens' spelling."""
+        given = list(texts if hidden is None else hidden)
+        # Without offsets the reference is faster; where byte lengths cannot give them, it is asked for both at once.
+        fast = self._byte_lengths is not None and not (self._nfc and not all(is_normalized("NFC", t) for t in texts))
+        encode = engine.encode_batch_fast if fast else engine.encode_batch
+        encodings = encode(given, add_special_tokens=False)
         counts = np.fromiter((len(e.ids) for e in encodings), np.int64, count=len(encodings))
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
         ids = np.fromiter(chain.from_iterable(e.ids for e in encodings), np.int32, count=int(offsets[-1]))
-        starts = self._starts_by_length(texts, ids, offsets)
-        return Encoded(ids, offsets, self._starts_by_offsets(engine, texts) if starts is None else starts)
+        ids = ids if renumbered is None else renumbered[ids]
+        starts = self._starts_by_length(texts, ids, offsets) if fast else None
+        if starts is None:
+            encodings = engine.encode_batch(given, add_special_tokens=False) if fast else encodings
+            starts = _starts_by_offsets(texts, encodings)
+        return Encoded(ids, offsets, starts)
 
     def _starts_by_length(
         self, texts: Sequence[str], ids: NDArray[np.int32], offsets: NDArray[np.int64]
@@ -121,13 +178,18 @@ class Tokenizer:
             return None
         return ends[:-1] - np.repeat(ends[offsets[:-1]], np.diff(offsets))
 
-    def _starts_by_offsets(self, engine: tokenizers.Tokenizer, texts: Sequence[str]) -> NDArray[np.int64]:
-        """The reference's own offsets, in code points, turned into bytes: exact with normalisers too, and slower."""
-        rows: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
-        for text, encoding in zip(texts, engine.encode_batch(list(texts), add_special_tokens=False), strict=True):
-            firsts = np.fromiter((start for start, _ in encoding.offsets), np.int64, count=len(encoding.ids))
-            rows.append(firsts if text.isascii() else _code_point_bytes(text)[firsts])
-        return np.concatenate(rows)
+
+def _starts_by_offsets(texts: Sequence[str], encodings: Sequence[tokenizers.Encoding]) -> NDArray[np.int64]:
+    """The reference's own offsets, in code points, turned into bytes: exact with normalisers too, and slower.
+
+    A token that a normaliser put before or moved behind its neighbour begins, for us, no earlier than what stands before it.
+    """
+    rows: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
+    for text, encoding in zip(texts, encodings, strict=True):
+        firsts = np.fromiter((start for start, _ in encoding.offsets), np.int64, count=len(encoding.ids))
+        firsts = np.maximum.accumulate(firsts)
+        rows.append(firsts if text.isascii() else _code_point_bytes(text)[firsts])
+    return np.concatenate(rows)
 
 
 def utf8_length(text: str) -> int:
@@ -140,33 +202,6 @@ def _code_point_bytes(text: str) -> NDArray[np.int64]:
     points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
     widths = 1 + (points > 0x7F).astype(np.int64) + (points > 0x7FF) + (points > 0xFFFF)
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(widths)])
-
-
-def _engine(tokenizer_json: bytes, name: str) -> tokenizers.Tokenizer:
-    """The reference engine, less what would change ids or offsets behind our back: truncation, padding, the post-processor."""
-    try:
-        value = json.loads(tokenizer_json)
-        # The post-processor adds BOS and the like, which is the template's business, and byte-level ones trim spaces off the offsets.
-        value.update(truncation=None, padding=None, post_processor=None)
-        return tokenizers.Tokenizer.from_str(json.dumps(value))
-    except Exception as error:  # tokenizers raises plain Exception
-        message = f"the tokenizer.json of {name!r} cannot be read ({error})"
-        raise TokenizerError(message, param="/tokenizer") from error
-
-
-def _byte_lengths(value: Mapping[str, Any], engine: tokenizers.Tokenizer, vocab_size: int) -> NDArray[np.int64] | None:
-    """Bytes of every token of a byte-level BPE without normaliser, whose alphabet has one letter a byte; None for other families."""
-    model = value.get("model") or {}
-    if value.get("normalizer") is not None or model.get("type") != "BPE" or model.get("byte_fallback"):
-        return None
-    if "ByteLevel" not in json.dumps(value.get("pre_tokenizer")):
-        return None
-    lengths = np.zeros(vocab_size, np.int64)
-    for token, i in engine.get_vocab(with_added_tokens=False).items():
-        lengths[i] = len(token)
-    for i, token in engine.get_added_tokens_decoder().items():
-        lengths[i] = utf8_length(token.content)
-    return lengths
 
 
 def _read(path: Path) -> bytes | None:

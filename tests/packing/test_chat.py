@@ -143,7 +143,7 @@ def test_a_special_token_in_text_is_text_unless_allowed(builtin):
     assert blocks_of(escaped, builtin)[1][2] == "<|endoftext|> no<|im_end|><|im_end|>"
 
 
-def test_a_tokenizer_that_cannot_escape_says_so(builtin):
+def test_a_tokenizer_that_treats_a_texts_beginning_apart_escapes_too(builtin):
     import json
 
     from packing.tokenizers import BUILTIN, Tokenizer
@@ -156,11 +156,12 @@ def test_a_tokenizer_that_cannot_escape_says_so(builtin):
         "split": False,
     }
     odd = Tokenizer(name="odd", tokenizer_json=json.dumps(value).encode(), config={}, chat_template=templates.CHATML)
-    talk = [{"role": "user", "content": "say"}, {"role": "assistant", "content": "no"}]
-    assert len(tokens_of(odd, [talk]).ids) > 5, "what needs no escape is encoded"
-    talk[0]["content"] += "<|im_end|>"
-    with pytest.raises(TokenizerError, match="cannot be escaped"):
-        tokens_of(odd, [talk])
+    talk = [{"role": "user", "content": "say<|im_end|> it"}, {"role": "assistant", "content": "no"}]
+    escaped, allowed = tokens_of(odd, [talk]), tokens_of(odd, [talk], special_tokens="allow")
+    end = odd.special["<|im_end|>"]
+    assert ((escaped.ids == end).sum(), (allowed.ids == end).sum()) == (2, 3)
+    at = allowed.ids.tolist().index(end)
+    assert escaped.ids[:at].tolist() == allowed.ids[:at].tolist()
 
 
 @given(contents=st.lists(st.text(max_size=30), min_size=2, max_size=6), spell=st.integers(0, 5))
@@ -190,16 +191,13 @@ def test_trained_text_is_the_responses(builtin, contents):
         assert trained == "" if not response else whole.endswith(trained) and whole[: -len(trained)].strip() == ""
 
 
-def test_thinking_dropped_from_earlier_turns_is_found_or_refused(builtin):
+def test_thinking_dropped_from_earlier_turns_is_found(builtin):
     last = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "<think>a</think>\nb"}]
     blocks = blocks_of(tokens_of(builtin, [last], templates.THINKING), builtin)
     assert blocks[1][2] == "<think>a</think>\nb<|im_end|>"
-    with pytest.raises(TemplateRowError, match="rewrites earlier turns"):
-        tokens_of(
-            builtin,
-            [[*last, {"role": "user", "content": "y"}, {"role": "assistant", "content": "z"}]],
-            templates.THINKING,
-        )
+    longer = [*last, {"role": "user", "content": "y"}, {"role": "assistant", "content": "z"}]
+    blocks = blocks_of(tokens_of(builtin, [longer], templates.THINKING), builtin)
+    assert [trained for _, _, trained in blocks] == ["", "b<|im_end|>", "", "z<|im_end|>"]
 
 
 def test_a_template_that_refuses_says_so_in_its_own_words(builtin):
