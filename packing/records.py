@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from packing.spec import Columns
 
@@ -30,6 +32,7 @@ SHAREGPT = {
     "observation": "tool",
 }
 MAX_MESSAGES = 100_000
+CONVERSATIONAL = frozenset({"messages", "conversations", "prompt", "instruction"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +45,19 @@ class Conversation:
     id: str
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """One document: a `text`, or the `ids` int32 [n] and `labels` int32 [n] of a row that is tokens already."""
+
+    index: int
+    row: int
+    name: str
+    id: str
+    text: str = ""
+    ids: NDArray[np.int32] | None = None
+    labels: NDArray[np.int32] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +89,81 @@ def conversations(
             yield Conversation(index=place, row=number, name=name, id=found, messages=messages, tools=tools)
         except _Reason as reason:
             yield Rejected(row=number, name=name, reason=str(reason))
+
+
+def documents(
+    table: pa.Table, *, container: str, name: str, row: Sequence[int], index: Sequence[int], columns: Columns
+) -> Iterator[Document | Rejected]:
+    """Rows of a piece as documents: `text` (or the column the spec names), else `input_ids`; blank lines are passed over."""
+    values = _lines(table) if container == "lines" else _rows(table)
+    for number, place, value in zip(row, index, values, strict=True):
+        if value is None:
+            continue
+        try:
+            record = _parse(value) if isinstance(value, bytes) else value
+            found = _id_of(record, columns, number)
+            yield Document(index=place, row=number, name=name, id=found, **_document(record, columns))
+        except _Reason as reason:
+            yield Rejected(row=number, name=name, reason=str(reason))
+
+
+def unusable(table: pa.Table, *, container: str, name: str, first_row: int) -> Iterator[Rejected]:
+    """Rows that are neither a conversation nor a document by the usual names of columns."""
+    values = _lines(table) if container == "lines" else _rows(table)
+    for number, value in enumerate(values, first_row):
+        try:
+            record = None if value is None else _parse(value) if isinstance(value, bytes) else value
+            if record is not None and not (CONVERSATIONAL.isdisjoint(record) and _is_text(record)):
+                conversation_of(record, Columns())
+        except _Reason as reason:
+            yield Rejected(row=number, name=name, reason=str(reason))
+
+
+def _is_text(record: Mapping[str, Any]) -> bool:
+    try:
+        return bool(_document(record, Columns()))
+    except _Reason:
+        return False
+
+
+def first_is_document(table: pa.Table, *, container: str, columns: Columns) -> bool:
+    """Whether the first row that is a record at all holds a document and no conversation."""
+    if columns.text or columns.messages:
+        return columns.messages is None
+    for value in _lines(table) if container == "lines" else _rows(table):
+        try:
+            record = _parse(value) if isinstance(value, bytes) else value
+        except _Reason:
+            continue
+        if record is not None:
+            return not CONVERSATIONAL & record.keys() and bool({"text", "input_ids"} & record.keys())
+    return False
+
+
+def _document(record: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
+    text = record.get(columns.text or "text")
+    if isinstance(text, str):
+        if not text.strip():
+            raise _Reason("its text is empty")
+        return {"text": text}
+    if columns.text:
+        raise _Reason(f"no text in column {columns.text!r}; it has {_names(record)}")
+    ids = record.get("input_ids")
+    if ids is None:
+        raise _Reason(f"neither text nor input_ids; it has {_names(record)}")
+    if len(record.get("seq_lengths") or [0]) > 1:
+        raise _Reason("it holds several sequences, and positions are those of one")
+    labels = record.get("labels")
+    if labels is not None and len(labels) != len(ids):
+        raise _Reason("labels and input_ids differ in length")
+    return {"ids": _whole_numbers(ids), "labels": None if labels is None else _whole_numbers(labels)}
+
+
+def _whole_numbers(values: Any) -> NDArray[np.int32]:
+    array = np.asarray(values)
+    if array.ndim != 1 or not len(array) or not np.issubdtype(array.dtype, np.integer) or abs(array).max() >= 2**31:
+        raise _Reason("input_ids and labels are lists of whole numbers, at least one")
+    return array.astype(np.int32)
 
 
 def _lines(table: pa.Table) -> Iterator[bytes | None]:

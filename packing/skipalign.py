@@ -16,6 +16,7 @@ from packing.chat import ChatTemplate
 from packing.chat_tokens import offsets_of
 from packing.dataset import schema as schemas
 from packing.dataset.errors import InputError
+from packing.document_tokens import document_batches, holds_documents
 from packing.draws import Draws
 from packing.pieces import rows_per_shard, total_rows
 from packing.plan import Inputs, Piece, Plan, Shard, Tally
@@ -25,6 +26,7 @@ from packing.skipalign_statistics import count_rows, reason_name
 from packing.skipalign_tokens import Batch, concatenate, select, token_batches
 from packing.spec import CommonSpec, Source
 
+WITHOUT_TURNS = frozenset({"pose", "random", "cream"})
 SHARD_TOKENS = 2 * 1024 * 1024
 """Tokens of a shard of packed rows where the spec says nothing."""
 
@@ -68,7 +70,7 @@ def survey(spec: Spec, piece: Piece, inputs: Inputs) -> pa.Table:
     """What every row of a piece will be: `n_tokens` int32, 0 for a row that gives none, and `turns` int32, its responses."""
     lengths, turns = np.zeros(piece.rows, np.int32), np.zeros(piece.rows, np.int32)
     index = np.arange(piece.first_index, piece.first_index + piece.rows)
-    for batch in token_batches(spec, inputs, index, _template(spec, inputs), Tally()):
+    for batch in _batches(spec, inputs, index, Tally()):
         place_in_piece, t = batch.index - piece.first_index, batch.tokens
         lengths[place_in_piece] = np.diff(t.offsets)
         turns[place_in_piece] = np.diff(np.append(0, np.cumsum(t.responses))[t.block_offsets])
@@ -106,13 +108,12 @@ def schema(spec: Spec) -> pa.Schema:  # noqa: ARG001 (every kind is asked for th
 
 def build(spec: Spec, shard: Shard, inputs: Inputs, tally: Tally) -> Iterator[pa.RecordBatch]:
     """The rows of one shard: in the order of the source, variants of a conversation behind each other; or composed as planned."""
-    template = _template(spec, inputs)
     work = shard.work
     if _is_planned(spec):
-        yield from _build_planned(spec, work, inputs, template, tally)
+        yield from _build_planned(spec, work, inputs, tally)
         return
     index = np.arange(work["first"], work["first"] + work["rows"])
-    for batch in token_batches(spec, inputs, index, template, tally):
+    for batch in _batches(spec, inputs, index, tally):
         count = len(batch.ids)
         if count:
             chosen = select(batch, np.repeat(np.arange(count), spec.variants))
@@ -120,11 +121,9 @@ def build(spec: Spec, shard: Shard, inputs: Inputs, tally: Tally) -> Iterator[pa
             yield _rows(spec, chosen, np.tile(np.arange(spec.variants), count), one, one, tally)
 
 
-def _build_planned(
-    spec: Spec, work: Mapping[str, Any], inputs: Inputs, template: ChatTemplate, tally: Tally
-) -> Iterator[pa.RecordBatch]:
+def _build_planned(spec: Spec, work: Mapping[str, Any], inputs: Inputs, tally: Tally) -> Iterator[pa.RecordBatch]:
     rows, lost = np.array(work["rows"], np.int64), np.array(work["lost"], np.int64)
-    batches = list(token_batches(spec, inputs, np.union1d(rows, lost), template, tally))
+    batches = list(_batches(spec, inputs, np.union1d(rows, lost), tally))
     if not len(rows):
         return
     batch = concatenate(batches)
@@ -163,9 +162,13 @@ def conclude(spec: Spec, tally: Tally) -> list[str]:
     return []
 
 
-def _template(spec: Spec, inputs: Inputs) -> ChatTemplate:
+def _batches(spec: Spec, inputs: Inputs, index: NDArray[np.int64], tally: Tally) -> Iterator[Batch]:
+    """The source rows `index` as token batches: conversations, or for strategies without turns whatever the source holds."""
+    if spec.strategy in WITHOUT_TURNS and holds_documents(spec, inputs):
+        return document_batches(spec, inputs, index, spec.eos_token, tally)
     source = spec.chat_template or inputs.tokenizer.chat_template
-    return ChatTemplate(source, inputs.tokenizer, today=spec.template_date)
+    template = ChatTemplate(source, inputs.tokenizer, today=spec.template_date)
+    return token_batches(spec, inputs, index, template, tally)
 
 
 def _rows(
@@ -204,5 +207,10 @@ def _rows(
     )
     count_rows(spec, t.trained, layout, placement, tally)
     return skipalign_rows.assemble(
-        ids=t.ids, trained=t.trained, layout=layout, placement=placement, source_ids=batch.ids
+        ids=t.ids,
+        trained=t.trained,
+        layout=layout,
+        placement=placement,
+        source_ids=batch.ids,
+        trained_role="text" if batch.documents else "assistant",
     )

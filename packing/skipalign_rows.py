@@ -39,8 +39,10 @@ def assemble(
     layout: Layout,
     placement: Placement,
     source_ids: Sequence[str],
+    trained_role: str,
 ) -> pa.RecordBatch:
-    """Rows from flat arrays: tokens [T], their layout, the placement of its units, the samples' names."""
+    """Rows from flat arrays: tokens [T], their layout, the placement of its units, the samples' names. Blocks that are no prompt have
+    the role `trained_role`: `assistant`, or `text` where rows are documents."""
     row_samples = layout.units[layout.rows]
     row_tokens = layout.tokens[row_samples]
     sequence_tokens = layout.tokens[layout.sequences]
@@ -53,7 +55,7 @@ def assemble(
     own = sequence_tokens[np.searchsorted(sequence_tokens, first, side="right") - 1]
     bias = placement.positions[first].astype(np.int64) - (first - own)
     roles = pa.DictionaryArray.from_arrays(
-        pa.array(placement.sequences.responses.astype(np.int8)), pa.array(["user", "assistant"])
+        pa.array(placement.sequences.responses.astype(np.int8)), pa.array(["user", trained_role])
     )
     columns = [roles.cast(pa.string()), *(pa.array(a.astype(np.int32)) for a in (start, lengths, bias))]
     blocks = pa.StructArray.from_arrays(columns, fields=list(schema.BLOCK))
@@ -96,7 +98,7 @@ class _Rows:
         self.sequence_lengths = lengths.to_numpy().astype(np.int64)
         self.blocks, blocks = flat("blocks")
         role, start, length, bias = blocks.flatten()
-        self.responses = role.to_numpy(zero_copy_only=False) == "assistant"
+        self.responses = role.to_numpy(zero_copy_only=False) != "user"
         self.block_start, self.block_length, self.bias = (a.to_numpy().astype(np.int64) for a in (start, length, bias))
         self.reason_offsets, reasons = flat("reasons")
         self.reasons = reasons.to_numpy(zero_copy_only=False)

@@ -50,11 +50,12 @@ class ChatSpec(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """R conversations as tokens; `index` int64 [R] counts source rows from 0."""
+    """R conversations (or documents) as tokens; `index` int64 [R] counts source rows from 0."""
 
     ids: list[str]
     index: NDArray[np.int64]
     tokens: ChatTokens
+    documents: bool = False
 
 
 def token_batches(
@@ -91,7 +92,7 @@ def token_batches(
             encoded = encode_rendered(rendered, template, inputs.tokenizer, special_tokens=spec.special_tokens_in_text)
             indices = np.array([c.index for c in kept], np.int64)
             batch = Batch(ids=[c.id for c in kept], index=indices, tokens=chat_tokens(rendered, encoded))
-            yield _fit(spec, batch, tally)
+            yield fit(spec, batch, tally)
 
 
 def _render(spec: ChatSpec, item: Conversation, template: ChatTemplate, tokenizer: Tokenizer) -> Rendered:
@@ -113,6 +114,7 @@ def select(batch: Batch, chosen: NDArray[np.int64]) -> Batch:
     return Batch(
         ids=[batch.ids[i] for i in chosen.tolist()],
         index=batch.index[chosen],
+        documents=batch.documents,
         tokens=ChatTokens(
             ids=t.ids[tokens],
             trained=t.trained[tokens],
@@ -130,6 +132,7 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
     return Batch(
         ids=[name for batch in batches for name in batch.ids],
         index=np.concatenate([batch.index for batch in batches]),
+        documents=batches[0].documents,
         tokens=ChatTokens(
             ids=np.concatenate([t.ids for t in parts]),
             trained=np.concatenate([t.trained for t in parts]),
@@ -161,7 +164,7 @@ def _truncated(t: ChatTokens, most: int) -> ChatTokens:
     )
 
 
-def _fit(spec: ChatSpec, batch: Batch, tally: Tally) -> Batch:
+def fit(spec: ChatSpec, batch: Batch, tally: Tally) -> Batch:
     """Cut or drop what is too long, then drop what has nothing to train on (nothing predicts the first token of a row)."""
     too_long = np.diff(batch.tokens.offsets) > spec.max_length
     if spec.truncate == "drop":

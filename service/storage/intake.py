@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,8 @@ from packing.dataset import manifest as manifests
 from packing.dataset.errors import SourceError
 from packing.dataset.reader import check_file, file_digest, read_manifest
 from packing.plan import FIRST_REASONS, Piece
-from packing.records import Rejected, conversations
+from packing.records import unusable
 from packing.sources import Cut, Limits, cut
-from packing.spec import Columns
 from service.storage.objects import Objects
 
 SOURCE_SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".parquet")
@@ -25,8 +24,8 @@ SOURCE_SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".pa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceRecord:
-    """A source that was taken in. `digest` is sha256 of its raw bytes; `problems` counts rows that are no conversation by the usual
-    column names, with the first reasons: a report, not a judgement, since a spec may name other columns."""
+    """A source that was taken in. `digest` is sha256 of its raw bytes; `problems` counts rows that are neither conversation nor
+    document by the usual column names, with the first reasons: a report, not a judgement, since a spec may name other columns."""
 
     digest: str
     name: str
@@ -63,7 +62,7 @@ def take_in(local: Path, *, name: str, objects: Objects, prefix: str, limits: Li
     for part in cut(local, name=name, limits=limits or Limits()):
         pieces.append(_keep(part, name=name, first_index=rows, objects=objects, prefix=prefix))
         rows += part.table.num_rows
-        for bad in _rejected(part, name):
+        for bad in unusable(part.table, container=part.container, name=name, first_row=part.first_row):
             problems["count"] += 1
             if len(problems["first"]) < FIRST_REASONS:
                 problems["first"].append({"row": bad.row, "reason": bad.reason})
@@ -152,9 +151,3 @@ def _keep(part: Cut, *, name: str, first_index: int, objects: Objects, prefix: s
         rows=part.table.num_rows,
         bytes=part.bytes,
     )
-
-
-def _rejected(part: Cut, name: str) -> Iterator[Rejected]:
-    rows = range(part.first_row, part.first_row + part.table.num_rows)
-    found = conversations(part.table, container=part.container, name=name, row=rows, index=rows, columns=Columns())
-    return (item for item in found if isinstance(item, Rejected))
