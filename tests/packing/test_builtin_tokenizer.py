@@ -87,7 +87,9 @@ def test_nothing_is_normalised_or_added(tokenizer: Tokenizer) -> None:
 def test_round_trip_and_byte_lengths(tokenizer: Tokenizer, bytes_of_id: dict[int, bytes], text: str) -> None:
     ids = ids_of(tokenizer, text)
     assert tokenizer.decode(ids, skip_special_tokens=False) == text
-    assert b"".join(bytes_of_id[number] for number in ids) == text.encode()
+    # a text may spell a special token, which stands for its spelling
+    spelled = {i: token.content.encode() for i, token in tokenizer.get_added_tokens_decoder().items()}
+    assert b"".join((bytes_of_id | spelled)[number] for number in ids) == text.encode()
 
 
 @deterministic

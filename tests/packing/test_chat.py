@@ -164,7 +164,11 @@ def test_a_tokenizer_that_treats_a_texts_beginning_apart_escapes_too(builtin):
     assert escaped.ids[:at].tolist() == allowed.ids[:at].tolist()
 
 
-@given(contents=st.lists(st.text(max_size=30), min_size=2, max_size=6), spell=st.integers(0, 5))
+PLAIN = st.text(st.characters(exclude_categories=["Cs", "Co"]), max_size=30).filter(lambda text: "<|" not in text)
+"""Texts that spell no special token and hold no private-use character, which stands for one while a text is escaped."""
+
+
+@given(contents=st.lists(PLAIN, min_size=2, max_size=6), spell=st.integers(0, 5))
 def test_escaping_changes_nothing_but_the_spelled_token(builtin, contents, spell):
     roles = ["user", "assistant"] * 3
     plain = [{"role": r, "content": c} for r, c in zip(roles, contents, strict=False)]
@@ -179,7 +183,7 @@ def test_escaping_changes_nothing_but_the_spelled_token(builtin, contents, spell
     assert (second == builtin.special["<|im_end|>"]).sum() == len(plain)
 
 
-@given(contents=st.lists(st.text(max_size=40), min_size=1, max_size=8))
+@given(contents=st.lists(st.text(st.characters(exclude_categories=["Cs", "Co"]), max_size=40), min_size=1, max_size=8))
 def test_trained_text_is_the_responses(builtin, contents):
     talk = [{"role": ("user", "assistant")[i % 2], "content": c} for i, c in enumerate(contents)]
     tokens = tokens_of(builtin, [talk])

@@ -241,7 +241,9 @@ def test_a_dataset_directory_is_the_files_of_its_manifest(talks, build, tmp_path
 
 def test_an_upload_of_texts_has_no_problems(tmp_path):
     path = tmp_path / "a.jsonl"
-    path.write_text('{"text": "one"}\n{"text": ""}\n{"messages": [], "text": "x"}\n{"other": 1}\n\n' + LINES[0].decode())
+    path.write_text(
+        '{"text": "one"}\n{"text": ""}\n{"messages": [], "text": "x"}\n{"other": 1}\n\n' + LINES[0].decode()
+    )
     record = take_in(path, name="a", objects=Objects.local(tmp_path / "s"), prefix="p")
     assert [problem["row"] for problem in record.problems["first"]] == [2, 3, 4]
     assert record.problems["count"] == 3
