@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from packing.spec import Columns
 
+Item = TypeVar("Item")
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 SHAREGPT = {
     "human": "user",
@@ -77,32 +78,43 @@ def conversations(
     table: pa.Table, *, container: str, name: str, row: Sequence[int], index: Sequence[int], columns: Columns
 ) -> Iterator[Conversation | Rejected]:
     """Rows of a piece in order, with their numbers; blank lines are passed over in silence."""
-    values = _lines(table) if container == "lines" else _rows(table)
-    for number, place, value in zip(row, index, values, strict=True):
-        if value is None:
-            continue
-        try:
-            record = _parse(value) if isinstance(value, bytes) else value
-            messages = conversation_of(record, columns)
-            found = _id_of(record, columns, number)
-            tools = _tools(record.get("tools"))
-            yield Conversation(index=place, row=number, name=name, id=found, messages=messages, tools=tools)
-        except _Reason as reason:
-            yield Rejected(row=number, name=name, reason=str(reason))
+
+    def read(record: dict[str, Any], number: int, place: int) -> Conversation:
+        messages = conversation_of(record, columns)
+        found = _id_of(record, columns, number)
+        tools = _tools(record.get("tools"))
+        return Conversation(index=place, row=number, name=name, id=found, messages=messages, tools=tools)
+
+    return _each(table, container, name, row, index, read)
 
 
 def documents(
     table: pa.Table, *, container: str, name: str, row: Sequence[int], index: Sequence[int], columns: Columns
 ) -> Iterator[Document | Rejected]:
     """Rows of a piece as documents: `text` (or the column the spec names), else `input_ids`; blank lines are passed over."""
+
+    def read(record: dict[str, Any], number: int, place: int) -> Document:
+        found = _id_of(record, columns, number)
+        return Document(index=place, row=number, name=name, id=found, **_document(record, columns))
+
+    return _each(table, container, name, row, index, read)
+
+
+def _each(
+    table: pa.Table,
+    container: str,
+    name: str,
+    row: Sequence[int],
+    index: Sequence[int],
+    read: Callable[[dict[str, Any], int, int], Item],
+) -> Iterator[Item | Rejected]:
+    """What `read` makes of every row with its two numbers, or why it makes nothing of it."""
     values = _lines(table) if container == "lines" else _rows(table)
     for number, place, value in zip(row, index, values, strict=True):
         if value is None:
             continue
         try:
-            record = _parse(value) if isinstance(value, bytes) else value
-            found = _id_of(record, columns, number)
-            yield Document(index=place, row=number, name=name, id=found, **_document(record, columns))
+            yield read(_parse(value) if isinstance(value, bytes) else value, number, place)
         except _Reason as reason:
             yield Rejected(row=number, name=name, reason=str(reason))
 
