@@ -9,7 +9,7 @@ ONCE ?=
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: install demo test static lint types imports format clean
+.PHONY: install axolotl demo test static lint types imports format clean
 
 install: $(INSTALLED)
 
@@ -21,10 +21,25 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[service,train,dev]'
 	touch $@
 
+# axolotl pins other versions of transformers and more, so its packing module lives in a venv of its own that sees ours.
+AXOLOTL := .venv-axolotl/.installed
+
+axolotl: $(AXOLOTL)
+
+$(AXOLOTL): $(INSTALLED)
+	$(PYTHON) -m venv .venv-axolotl
+	$(BIN)/python -c 'import pathlib, sysconfig; print(sysconfig.get_path("purelib")); print(pathlib.Path.cwd())' \
+		> $$(.venv-axolotl/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/longweave.pth
+	.venv-axolotl/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		axolotl==0.19.0 addict==2.4.0 numba==0.68.1 llvmlite==0.50.0
+	touch $@
+
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py $(if $(ONCE),--once)
 
+# Where axolotl cannot be installed its test says so and is skipped.
 test: static
+	-@$(MAKE) --no-print-directory axolotl
 	$(BIN)/python -m pytest
 
 static: lint types imports
@@ -44,4 +59,4 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-axolotl build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

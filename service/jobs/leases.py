@@ -131,12 +131,15 @@ class LeaseStore:
             message = f"{done} of {total} shards, {progress.rows} rows, {progress.tokens} tokens"
             eventlog.append(connection, lease.job_id, type="progress", message=message, data=values)
 
-    def succeed(self, lease: Lease, dataset: DatasetEntry) -> Job:
+    def succeed(self, lease: Lease, dataset: DatasetEntry, warnings: Sequence[str] = ()) -> Job:
         """The dataset is committed: it appears and its job has succeeded, in one transaction. Raises LeaseLostError.
 
-        Refused as well where a cancel was asked for meanwhile; `stop` is then what remains.
+        What the build warns of goes into the event log. Refused as well where a cancel was asked for meanwhile; `stop`
+        is then what remains.
         """
         with self._engine.begin() as connection:
+            for warning in warnings:
+                eventlog.append(connection, lease.job_id, type="message", level="warn", message=warning, data={})
             job = self._move(connection, lease, Event.SUCCEED, {"eta_seconds": 0.0})
             insert_dataset(connection, dataset)
             return job

@@ -155,7 +155,7 @@ class Runner:
 
     def _succeeded(self, claim: Claim, manifest: Manifest) -> Job:
         try:
-            job = self._store.succeed(claim.lease, entry_of(claim.job, manifest))
+            job = self._store.succeed(claim.lease, entry_of(claim.job, manifest), manifest.warnings)
         except LeaseLostError:
             # Either the lease is lost, and this raises it again, or a cancel came before the dataset was entered: the
             # cancel wins.

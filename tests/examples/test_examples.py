@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import runpy
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaModel
 
+from tests.conftest import conversation, write_lines
 from tests.training.conftest import token_rows, write_dataset
 from training.model import tiny
 
@@ -121,3 +124,20 @@ def test_a_model_of_ones_own_is_taken_and_what_is_saved_loads_anywhere(tmp_path:
     assert saved.config.rope_parameters["rope_theta"] > 400_000
     before = AutoModelForCausalLM.from_pretrained(tmp_path / "model").state_dict()
     assert any(not torch.equal(weight, before[name]) for name, weight in saved.state_dict().items())
+
+
+AXOLOTL = ROOT / ".venv-axolotl"
+
+
+@pytest.mark.skipif(not (AXOLOTL / ".installed").exists(), reason="axolotl is not installed: make axolotl")
+def test_axolotls_own_packing_keeps_what_our_rows_say(tmp_path: Path, build: Callable[..., Path]) -> None:
+    source = write_lines(tmp_path / "talks.jsonl", [conversation(i, turns=4) for i in range(40)])
+    folder = build(source, strategy="outer", probability=1.0)
+    command = [AXOLOTL / "bin/python", ROOT / "examples/axolotl_packing.py", folder]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    packs = re.findall(r"pack \d+: (\d+) rows, (\d+) tokens, positions to (\d+), loss", done.stdout)
+    assert sum(int(rows) for rows, _, _ in packs) > 20
+    assert all(int(position) > int(tokens) for _, tokens, position in packs), (
+        "positions do not jump: nothing was tested"
+    )

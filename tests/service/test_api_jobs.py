@@ -254,3 +254,14 @@ def test_a_full_queue_is_429_with_retry_after(tmp_path):
         assert_problem(response, 429, "queue_full")
         assert int(response.headers["retry-after"]) > 0
     services.close()
+
+
+def test_what_a_build_warns_of_is_an_event_of_the_job(api, services):
+    source = upload(api, conversations(20))
+    spec = spec_for(source["id"], max_position=30, strategy="all")
+    job = api.post("/v1/jobs", json=spec).json()
+    assert make_runner(services).run_once()
+    events = api.get(f"/v1/jobs/{job['id']}/events").json()["data"]
+    warnings = [event["message"] for event in events if event["level"] == "warn"]
+    assert len(warnings) == 1
+    assert "max_position (30)" in warnings[0]
