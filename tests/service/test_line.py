@@ -305,3 +305,42 @@ def _title(pid):
 
 def test_worker_lost_is_an_error_with_a_name():
     assert WorkerLostError.code == "worker_lost"
+
+
+def test_rows_are_checked_as_they_are_written(talks, tmp_path, monkeypatch):
+    """A build whose positions come out wrong ends with the row's number, and no manifest."""
+    from packing import positions
+    from service.engine.shard_task import TaskError
+
+    right = positions.position_ids
+    monkeypatch.setattr(positions, "position_ids", lambda *arrays: right(*arrays) + 1)
+    with pytest.raises(TaskError, match="row 0 of the batch") as caught:
+        line(talks, tmp_path / "wrong")
+    assert caught.value.code == "invalid_dataset"
+    assert not (tmp_path / "wrong/manifest.json").exists()
+
+
+def test_receipts_of_another_spec_are_not_taken_for_ours(talks, tmp_path, whole):
+    out = tmp_path / "changed"
+    with pytest.raises(Interrupted):
+        line(talks, out, watch=StopAfter(4), seed=6)
+    watch = StopAfter(10**6)
+    line(talks, out, watch=watch)
+    assert (watch.found, watch.total) == (0, 9)
+    assert digests(out) == whole
+
+
+def test_charts_show_what_the_statistics_count(talks, tmp_path):
+    import json
+
+    out = tmp_path / "out"
+    line(talks, out)
+    histograms = json.loads((out / "statistics.json").read_text())["histograms"]
+    assert len(histograms) == 7
+    for name, histogram in histograms.items():
+        chart = json.loads((out / f"charts/{name}.vl.json").read_text())
+        bins = chart["data"]["values"]
+        assert [b["count"] for b in bins] == histogram["counts"]
+        assert [b["from"] for b in bins] + [bins[-1]["to"]] == histogram["edges"]
+        assert chart["encoding"]["x"]["bin"] == {"binned": True}
+        assert name.replace("_", " ") in chart["title"]["text"]
