@@ -7,12 +7,13 @@ from typing import Any
 
 import yaml
 
-from packing import skipalign
+from packing import cip, skipalign
 from packing.dataset.errors import FieldProblem, SpecError
 from packing.plan import Kind
 from packing.spec import CommonSpec, Source, validate
 
 KINDS: dict[str, Kind] = {
+    "cip": cip,
     "skipalign": skipalign,
 }
 
