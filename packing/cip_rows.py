@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from packing.chat_tokens import offsets_of, within
 from packing.cip_stream import Stream, Units
 from packing.dataset import schema
-from packing.dataset.errors import DatasetError
+from packing.skipalign_rows import lists, require
 
 IGNORED = -100
 BATCH_TOKENS = 1024 * 1024
@@ -134,15 +134,15 @@ def _batch(
     structs = pa.StructArray.from_arrays(columns, fields=list(schema.SEGMENT))
     batch = pa.RecordBatch.from_arrays(
         [
-            _lists(tokens, pa.array(input_ids), schema.TOKENS),
-            _lists(tokens, pa.array(labels), schema.TOKENS),
-            _lists(
+            lists(tokens, pa.array(input_ids), schema.TOKENS),
+            lists(tokens, pa.array(labels), schema.TOKENS),
+            lists(
                 offsets_of(np.bincount(sequence_row, minlength=rows)),
                 pa.array(np.diff(np.append(opens, tokens[-1])).astype(np.int32)),
                 schema.TOKENS,
             ),
-            _lists(segments, structs, schema.list_of(schema.SEGMENT)),
-            _lists(segments, pa.array(units.document[found.unit]), schema.list_of(pa.int64())),
+            lists(segments, structs, schema.list_of(schema.SEGMENT)),
+            lists(segments, pa.array(units.document[found.unit]), schema.list_of(pa.int64())),
             pa.array(np.diff(tokens).astype(np.int32)),
         ],
         schema=schema.CIP,
@@ -155,10 +155,6 @@ def _document_opens(cut: Cut, units: Units) -> NDArray[np.int64]:
     at = offsets_of(cut.length)[:-1]
     same = (np.diff(cut.row) == 0) & (np.diff(units.document[cut.unit]) == 0) & (np.diff(units.copy[cut.unit]) == 0)
     return at[np.append(True, ~same)]
-
-
-def _lists(offsets: NDArray[np.int64], values: pa.Array, kind: pa.DataType) -> pa.Array:
-    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values, type=kind)
 
 
 def check(batch: pa.RecordBatch, *, sequence_length: int, marked: bool, repeats: bool) -> None:
@@ -177,21 +173,21 @@ def check(batch: pa.RecordBatch, *, sequence_length: int, marked: bool, repeats:
     same = (
         (np.diff(flat.label_offsets) == counts) & (flat.n_tokens == counts) & (counts > 0) & (counts <= sequence_length)
     )
-    _require(same, every, f"input_ids, labels and n_tokens differ in length, or are not 1 to {sequence_length}")
+    require(same, every, f"input_ids, labels and n_tokens differ in length, or are not 1 to {sequence_length}")
     sequence_row = np.repeat(every, np.diff(flat.sequence_offsets))
     filled = np.bincount(sequence_row, weights=flat.sequence_lengths, minlength=len(counts)) == counts
-    _require(filled & (np.diff(flat.sequence_offsets) > 0), every, "seq_lengths do not add up to the row")
-    _require(flat.sequence_lengths > 0, sequence_row, "a sequence without tokens")
+    require(filled & (np.diff(flat.sequence_offsets) > 0), every, "seq_lengths do not add up to the row")
+    require(flat.sequence_lengths > 0, sequence_row, "a sequence without tokens")
     token_row = np.repeat(every, counts)
     first = np.zeros(len(flat.ids), bool)
     first[offsets_of(flat.sequence_lengths)[:-1]] = True
     ignored = flat.labels == IGNORED
-    _require(
+    require(
         (flat.ids >= 0) & (ignored | (flat.labels == flat.ids)), token_row, "a label is neither its own id nor -100"
     )
-    _require(ignored | ~first, token_row, "the first token of a sequence has a label")
+    require(ignored | ~first, token_row, "the first token of a sequence has a label")
     if not marked:
-        _require(~ignored | first, token_row, "a token has no label, and none of its own accord")
+        require(~ignored | first, token_row, "a token has no label, and none of its own accord")
     _check_segments(flat, counts, marked=marked, repeats=repeats)
 
 
@@ -218,31 +214,25 @@ class _Flat:
 
 def _check_segments(flat: _Flat, counts: NDArray[np.int64], *, marked: bool, repeats: bool) -> None:
     row = np.repeat(np.arange(len(counts)), np.diff(flat.segment_offsets))
-    _require(
+    require(
         np.diff(flat.source_offsets) == np.diff(flat.segment_offsets),
         np.arange(len(counts)),
         "not one source row a segment",
     )
     inside = (flat.start >= 0) & (flat.length > 0) & (flat.start + flat.length <= counts[row])
-    _require(inside & (flat.chunk >= 0) & (flat.source_start >= 0), row, "a segment lies outside its row, or is empty")
+    require(inside & (flat.chunk >= 0) & (flat.source_start >= 0), row, "a segment lies outside its row, or is empty")
     opens = np.diff(row, prepend=-1) > 0
     ends = flat.start + flat.length
     gap = flat.start - np.where(opens, 0, np.append(0, ends[:-1]))
-    _require(gap >= 0, row, "segments overlap, or are out of order")
+    require(gap >= 0, row, "segments overlap, or are out of order")
     if not marked:
         closing = np.zeros(len(counts), np.int64)
         closing[row] = counts[row] - ends  # the last segment of a row is the last to write
-        _require((gap <= 2) & (closing[row] <= 2), row, "more than the ends of documents between segments")
+        require((gap <= 2) & (closing[row] <= 2), row, "more than the ends of documents between segments")
     if repeats or not len(row):
         return
     order = np.lexsort((np.arange(len(row)), flat.source_rows, row))
     same = (np.diff(row[order]) == 0) & (np.diff(flat.source_rows[order]) == 0)
     on = flat.source_start[order][1:] >= (flat.source_start + flat.length)[order][:-1]
     on &= np.diff(flat.chunk[order]) >= 0
-    _require(on | ~same, row[order][1:], "the segments of a document are out of order")
-
-
-def _require(holds: NDArray[np.bool_], row: NDArray[np.int64], what: str) -> None:
-    if not holds.all():
-        message = f"row {int(row[np.flatnonzero(~holds)[0]])} of the batch: {what}"
-        raise DatasetError(message)
+    require(on | ~same, row[order][1:], "the segments of a document are out of order")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 
 from packing.chat_tokens import offsets_of, within
 from packing.cip_plan import PlanSpec
-from packing.dataset.errors import SourceError
 from packing.draws import Draws
 from packing.interleave import (
     chunk_counts,
@@ -23,6 +21,7 @@ from packing.interleave import (
     scattered,
     woven,
 )
+from packing.kept import read_kept
 from packing.knots import Knots, labels_of
 from packing.plan import Inputs
 
@@ -86,18 +85,8 @@ def read_units(table: pa.Table, inputs: Inputs) -> Units:
     def column(name: str) -> NDArray[np.int64]:
         return table.column(name).to_numpy().astype(np.int64)
 
-    length, offset, survey = column("length"), column("offset"), column("survey")
-    edge = offsets_of(length)
-    tokens = np.empty(int(edge[-1]), np.int32)
-    for number in np.unique(survey).tolist():
-        of = np.flatnonzero(survey == number)
-        of = of[np.argsort(offset[of], kind="stable")]
-        found = inputs.kept(number, np.stack([offset[of], offset[of] + length[of]], axis=1))
-        tokens[np.repeat(edge[of], length[of]) + within(length[of])] = found
-    for i, checksum in enumerate(column("checksum").tolist()):
-        if zlib.crc32(tokens[edge[i] : edge[i + 1]].data) != checksum:
-            message = f"tokens that were kept of the source are damaged in the store (source row {int(column('document')[i])})"
-            raise SourceError(message)
+    length = column("length")
+    tokens = read_kept(inputs, table, length)
     return Units(
         document=column("document"),
         piece=column("piece"),

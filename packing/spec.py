@@ -90,11 +90,11 @@ class CommonSpec(StrictModel):
         """Every source the spec names, by its JSON pointer."""
         return {}
 
-    def parts(self) -> Mapping[str, Mapping[str, Any]]:
+    def part_specs(self) -> Mapping[str, Mapping[str, Any]]:
         """Specs of datasets that this one is made of and that are built with it, as plain objects, by their JSON pointers."""
         return {}
 
-    def with_parts(self, parts: Mapping[str, Mapping[str, Any]]) -> Self:  # noqa: ARG002 (for kinds that have parts)
+    def with_part_specs(self, specs: Mapping[str, Mapping[str, Any]]) -> Self:  # noqa: ARG002 (for kinds that have parts)
         """The same spec with its parts in the form they were understood."""
         return self
 

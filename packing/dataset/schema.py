@@ -64,5 +64,16 @@ CIP = pa.schema(
 `segments` say of every run of a document's tokens which document and chunk it is, where it begins in the document (in tokens) and in the
 row, `source_rows` has the number of each segment's row in the source, from 0."""
 
+MIXTURE = pa.schema(
+    [
+        *SKIPALIGN,
+        pa.field("part", pa.string(), nullable=False),
+        pa.field("source_row", pa.int64(), nullable=False),
+        pa.field("source_rows", list_of(pa.int64()), nullable=False),
+    ]
+)
+"""A row of a mixture: that of SKIPALIGN, the name of the part it is from, and its number there, from 0; `source_rows` has the numbers of
+all rows that were packed into it, of which `source_row` is the first."""
+
 DELTA_COLUMNS = ("position_ids",)
 """Columns whose values rise by one nearly everywhere: DELTA_BINARY_PACKED takes 0.03 bytes a value where the default takes 1.9."""

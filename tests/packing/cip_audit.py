@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 
 import pyarrow.parquet as pq
@@ -87,5 +88,5 @@ def apart(rows):
         for found in places.values():
             if len({chunk for _, chunk in found}) > 1:
                 several += 1
-                between += any(b - a > 1 for (a, _), (b, _) in zip(found, found[1:], strict=False))
+                between += any(b - a > 1 for (a, _), (b, _) in itertools.pairwise(found))
     return several, between

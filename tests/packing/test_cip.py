@@ -357,7 +357,7 @@ def test_a_bad_document_fails_by_its_row_or_is_counted(tmp_path, build, lines, f
 
 def test_a_parquet_without_the_column_names_those_it_has(tmp_path, build):
     pq.write_table(pa.table({"body": ["a"], "n": [1]}), tmp_path / "s.parquet")
-    with pytest.raises(TaskError, match="s.parquet has no column 'text2'; it has body, n") as caught:
+    with pytest.raises(TaskError, match=r"s\.parquet has no column 'text2'; it has body, n") as caught:
         build(tmp_path / "s.parquet", kind="cip", columns={"text": "text2"}, on_bad_row="skip")
     assert caught.value.param == "/columns/text"
 
@@ -366,7 +366,7 @@ def test_a_footer_that_claims_too_much_is_refused(tmp_path, build, monkeypatch):
 
     pq.write_table(pa.table({"text": ["a" * 100_000] * 2000}), tmp_path / "s.parquet")
     assert (tmp_path / "s.parquet").stat().st_size < 200_000
-    with pytest.raises(SourceError, match="grows to more than|claims"):
+    with pytest.raises(SourceError, match=r"grows to more than|claims"):
         build(tmp_path / "s.parquet", kind="cip")
 
 

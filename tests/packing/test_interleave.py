@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -85,14 +86,15 @@ def test_chunks_are_whole_units_cut_in_places_that_differ(items, chunks, cut):
     lengths = np.array([length for length, _ in items])
     counts = chunk_counts(lengths, chunks)
     keys = plain(counts)
-    if cut == "equal":
-        starts = equal_cuts(lengths, counts)
-    else:
-        starts = random_cuts(lengths, counts, **keys, copy=keys["piece"], draws=DRAWS)
+    starts = (
+        equal_cuts(lengths, counts)
+        if cut == "equal"
+        else random_cuts(lengths, counts, **keys, copy=keys["piece"], draws=DRAWS)
+    )
     sizes = chunk_lengths(lengths, counts, starts)
     assert (sizes > 0).all()
     edges = np.append(0, np.cumsum(counts))
-    assert [int(sizes[a:b].sum()) for a, b in zip(edges[:-1], edges[1:], strict=True)] == lengths.tolist()
+    assert [int(sizes[a:b].sum()) for a, b in itertools.pairwise(edges)] == lengths.tolist()
     group = np.sort(np.array([g for _, g in items]))
     first = round_of(counts, group, **keys)
     unit = np.repeat(np.arange(len(counts)), counts)
