@@ -66,7 +66,7 @@ def build(tmp_path: Path) -> Build:
     """Build a dataset in this process from a source file and spec fields; returns its directory."""
     made: list[Path] = []
 
-    def make(source: Path | None, *, executor: Executor | None = None, **fields: Any) -> Path:
+    def make(source: Path | None, /, *, executor: Executor | None = None, **fields: Any) -> Path:
         out = tmp_path / f"dataset-{len(made)}"
         made.append(out)
         spec = spec_of({"kind": "skipalign"} | ({"source": {"path": str(source)}} if source else {}) | fields)
