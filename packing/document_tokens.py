@@ -86,7 +86,7 @@ def unusable(item: Document, tokenizer: Tokenizer, *, special_tokens: str) -> st
 
 def spells_special(text: str, tokenizer: Tokenizer) -> bool:
     """Whether a text holds the spelling of a special token."""
-    return any(special in text for special in tokenizer.special)
+    return tokenizer.special_spellings.search(text) is not None
 
 
 def _encoded(found: list[Document], tokenizer: Tokenizer, *, allow: bool, tally: Tally) -> Iterator[NDArray[np.int32]]:

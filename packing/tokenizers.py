@@ -142,6 +142,11 @@ class Tokenizer:
         return self._encode(engine, lambda: self._guarded_fast, texts, hidden=hidden, renumbered=renumbered)
 
     @cached_property
+    def special_spellings(self) -> re.Pattern[str]:
+        """Finds the first special token that a text spells."""
+        return re.compile("|".join(map(re.escape, sorted(self.special, key=len, reverse=True))) or "(?!)")
+
+    @cached_property
     def guard_characters(self) -> re.Pattern[str]:
         """The private-use characters that stand for special tokens while a text is escaped."""
         used = sorted(text[0] for text in guards(self.special).values())
