@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter, defaultdict
 
@@ -162,6 +163,18 @@ def test_untied_knots_have_their_marks_and_lose_nothing(corpus, build, builtin, 
         )
     covered = sum(s["length"] for row in rows for s in row["segments"])
     assert len(stream) - covered - len(documents) > len(marked) > 0
+
+
+def test_knots_scatter_what_interleaving_orders(corpus, build):
+    """How often a first chunk follows a later one in a row: once a group where rounds follow each other, often where slots are random."""
+
+    def inversions(**fields):
+        rows = rows_of(build(corpus, kind="cip", sequence_length=4096, chunks=3, **fields))
+        found = [[s["chunk"] > 0 for s in row["segments"]] for row in rows]
+        return np.mean([sum(a and not b for a, b in itertools.pairwise(chunks)) for chunks in found])
+
+    assert inversions() <= 1.2
+    assert inversions(order="untie_knots", probability=1.0) > 3
 
 
 def test_marks_are_as_long_as_they_are_counted(builtin):
