@@ -50,7 +50,9 @@ def eos(builtin):
     return builtin.special[builtin.eos_token]
 
 
-@pytest.mark.parametrize("fields", [{}, {"chunks": 5}, {"cut": "equal", "chunks": 3}, {"documents_per_sequence": 4}])
+@pytest.mark.parametrize(
+    "fields", [{}, {"chunks": 5}, {"chunks": 64}, {"cut": "equal", "chunks": 3}, {"documents_per_sequence": 4}]
+)
 @pytest.mark.parametrize("length", [64, 512, 4096])
 def test_every_token_is_in_one_place_and_documents_keep_their_order(corpus, build, builtin, eos, length, fields):
     folder = build(corpus, kind="cip", sequence_length=length, seed=2, **fields)
@@ -60,7 +62,8 @@ def test_every_token_is_in_one_place_and_documents_keep_their_order(corpus, buil
     assert counted["short rows"] <= 1
     assert manifest.counts["source_tokens"] == counted["tokens"] == manifest.counts["placed_tokens"]
     assert manifest.counts["tokens"] == counted["tokens"] + len(RECORDS)
-    assert counted["chunks cut by a row's end"] > 3 or length == 4096
+    single = fields.get("chunks") == length  # chunks of one token cannot be cut
+    assert counted["chunks cut by a row's end"] > 3 or length == 4096 or single
     several, between = apart(rows)
     assert several > 40 or length == 64
     if length > 64 and not fields:
@@ -179,12 +182,12 @@ def test_knots_scatter_what_interleaving_orders(corpus, build):
 
 def test_marks_are_as_long_as_they_are_counted(builtin):
     knots = knots_of(builtin)
-    counts = np.array([2, 3, 7])
+    counts = np.array([2, 3, 7, 64])
     names = [
-        builtin.decode(knots.pool[s : s + n].tolist()) for s, n in zip(knots.start[:50], knots.length[:50], strict=True)
+        builtin.decode(knots.pool[s : s + n].tolist()) for s, n in zip(knots.start[:64], knots.length[:64], strict=True)
     ]
     assert all(name.startswith("<CL>") and len(name) == 15 for name in names)
-    assert len(set(names)) == 50
+    assert len(set(names)) == 64
 
     def written(count):
         pieces = [f"<h_{i}>" for i in range(1, count)] + [f"<t_{i}>" for i in range(1, count)]
