@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -128,20 +128,21 @@ class Sample:
 
     def build(self, shard: Shard) -> list[pa.RecordBatch]:
         """The rows of a shard of the plan, checked."""
-        batches: list[pa.RecordBatch] = []
+        return list(self._batches(shard))
+
+    def _batches(self, shard: Shard) -> Iterator[pa.RecordBatch]:
         for batch in self.kind.build(self.spec, shard, self._inputs, self.tally):
             self.kind.check(self.spec, batch)
-            batches.append(batch)
-        return batches
+            yield batch
 
     def rows(self, most: int | None) -> pa.Table:
         """The first `most` rows of the sample, or all of them."""
         found: list[pa.RecordBatch] = []
         count = 0
-        for shard in self.plan.shards:
-            for batch in self.build(shard):
-                found.append(batch)
-                count += batch.num_rows
+        # Batch by batch: a shard of long rows takes seconds, and a preview wants three of them.
+        for batch in (batch for shard in self.plan.shards for batch in self._batches(shard)):
+            found.append(batch)
+            count += batch.num_rows
             if most is not None and count >= most:
                 break
         table = pa.Table.from_batches(found, self.kind.schema(self.spec))

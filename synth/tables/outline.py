@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from synth.tables.choices import Choices
@@ -26,7 +26,7 @@ class Mix:
     tasks: Mapping[str, float]
     formats: Mapping[str, float]
     locales: Mapping[str, float]
-    schemas: Sequence[str]
+    schemas: Mapping[str, float]
     turns: tuple[int, int]
     reasoning: float
     unanswerable: float
@@ -58,7 +58,8 @@ def draw(mix: Mix, choices: Choices, *, target: int) -> Outline:
     count = choices.between(fewest, max(fewest, min(most, target // TOKENS_PER_TURN)))
     turns = tuple(_turn(mix, choices) for _ in range(count))
     second = any(task.joins for task, _ in turns)
-    schema = SCHEMAS[choices.pick([name for name in mix.schemas if SCHEMAS[name].second is not None or not second])]
+    able = {name: weight for name, weight in mix.schemas.items() if SCHEMAS[name].second is not None or not second}
+    schema = SCHEMAS[choices.weighted(able)]
     return Outline(
         locale=locale,
         format=choices.pick(FORMATS[form]),
