@@ -64,7 +64,9 @@ def _length(value: Any) -> Span | list[int]:
 def _problems(found: Mapping[tuple[str, ...], str]) -> ValidationError:
     """Sentences about fields further in, each under its own name."""
     lines = [
-        InitErrorDetails(type=PydanticCustomError("value_error", "{sentence}", {"sentence": text}), loc=steps, input=None)
+        InitErrorDetails(
+            type=PydanticCustomError("value_error", "{sentence}", {"sentence": text}), loc=steps, input=None
+        )
         for steps, text in found.items()
     ]
     return ValidationError.from_exception_data("weights", lines)
@@ -92,7 +94,8 @@ def _weights(what: str, names: str, known: Mapping[str, object] | None = None) -
 
 Weights = Annotated[dict[str, float], Field(max_length=256)]
 LOCALES = "en_US and zh_CN, and every other locale of Faker (de_DE, fr_FR, ja_JP, …) with English sentences"
-SPLITS: dict[str, object] = {"train": None, "test": None}
+LOCALE_WEIGHTS = {"en_US": 3.0, "zh_CN": 1.0}
+SPLIT_WEIGHTS = {"train": 0.98, "test": 0.02}
 
 
 class Spec(CommonSpec):
@@ -103,13 +106,13 @@ class Spec(CommonSpec):
     length: Annotated[Span | list[int], BeforeValidator(_length)] = Span()
     tasks: Annotated[Weights, _weights("task", ", ".join(TASKS), TASKS)] = dict.fromkeys(TASKS, 1.0)
     formats: Annotated[Weights, _weights("format", ", ".join(FORMATS), FORMATS)] = dict.fromkeys(FORMATS, 1.0)
-    locales: Annotated[Weights, _weights("locale", LOCALES)] = {"en_US": 3.0, "zh_CN": 1.0}
+    locales: Annotated[Weights, _weights("locale", LOCALES)] = LOCALE_WEIGHTS
     schemas: Annotated[Weights, _weights("schema", ", ".join(SCHEMAS), SCHEMAS)] = dict.fromkeys(SCHEMAS, 1.0)
     turns: Turns = Turns()
     reasoning: Share = 0.5
     unanswerable: Share = 0.05
     distractors: Share = 0.1
-    split: Annotated[Weights, _weights("split", "train and test", SPLITS)] = {"train": 0.98, "test": 0.02}
+    split: Annotated[Weights, _weights("split", "train and test", SPLIT_WEIGHTS)] = SPLIT_WEIGHTS
     template_date: date = date(2026, 1, 1)
 
     @model_validator(mode="after")
@@ -117,7 +120,10 @@ class Spec(CommonSpec):
         used = [name for name, weight in self.schemas.items() if weight > 0]
         if self.tasks.get("join", 0) > 0 and all(SCHEMAS[name].second is None for name in used):
             able = ", ".join(name for name, schema in SCHEMAS.items() if schema.second is not None)
-            message = f"join needs a schema with a second table, and none of those in schemas has one: add one of {able}, or give join the weight 0"
+            message = (
+                "join needs a schema with a second table, and none of those in schemas has one: "
+                f"add one of {able}, or give join the weight 0"
+            )
             raise _problems({("tasks", "join"): message})
         return self
 

@@ -19,7 +19,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("dataset", type=Path, help="the dataset's directory")
     parser.add_argument(
-        "--answers", action="store_true", help="recompute every answer of a synl dataset from the tables in its messages"
+        "--answers",
+        action="store_true",
+        help="recompute every answer of a synl dataset from the tables in its messages",
     )
 
 

@@ -168,7 +168,9 @@ def _evidence(evaluation: _Evaluation) -> list[tuple[str, int]]:
         chosen = [condition for condition in query.get("where", []) if condition.get("table") == name]
         if chosen:
             joined = [
-                i for i, cells in enumerate(other.rows) if all(_holds(cells[other.column(c["column"])], c) for c in chosen)
+                i
+                for i, cells in enumerate(other.rows)
+                if all(_holds(cells[other.column(c["column"])], c) for c in chosen)
             ]
         else:
             joined = sorted({row.joined for row in evaluation.rows if row.joined is not None})

@@ -128,9 +128,7 @@ def _html(text: str) -> Grid:
 
 
 def _key_value(text: str) -> Grid:
-    records = [
-        [line.split(": ", 1) for line in record.split("\n")] for record in _fenced(text, "text").split("\n\n")
-    ]
+    records = [[line.split(": ", 1) for line in record.split("\n")] for record in _fenced(text, "text").split("\n\n")]
     if any(len(pair) != 2 for record in records for pair in record):
         raise UnreadableError("a line of the block is no `title: value`")
     titles = [title for title, _ in records[0]]
@@ -155,7 +153,9 @@ def record_cells(text: str, format_: str) -> list[str]:
         if format_ == "markdown":
             return markdown_cells(text)
         if format_ in ("csv", "tsv"):
-            (cells,) = csv.reader(io.StringIO(text, newline=""), delimiter="," if format_ == "csv" else "\t", strict=True)
+            (cells,) = csv.reader(
+                io.StringIO(text, newline=""), delimiter="," if format_ == "csv" else "\t", strict=True
+            )
             return cells
         if format_ == "json":
             return list(json.JSONDecoder(parse_float=str, parse_int=str).decode(text.strip()).values())

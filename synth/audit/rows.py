@@ -90,7 +90,9 @@ def _check_evidence(row: Mapping[str, Any], number: int, result: Result, tables:
         raise AnswerError(_where(row, number, what), param=row["id"])
     for span, (name, place) in zip(spans, result.evidence, strict=True):
         try:
-            cells = record_cells(row["messages"][span["message"]]["content"][span["start"] : span["end"]], row["format"])
+            cells = record_cells(
+                row["messages"][span["message"]]["content"][span["start"] : span["end"]], row["format"]
+            )
         except UnreadableError as error:
             raise AnswerError(_where(row, number, str(error)), param=row["id"]) from error
         if cells != tables[name].rows[place]:

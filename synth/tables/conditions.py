@@ -84,9 +84,7 @@ def beyond(table: Table, choices: Choices) -> Conditions | None:
         inside, largest = int(values[kind.cells == value].max()), int(values.max())
         if inside < largest:
             limit = roundest(inside + 1, largest)
-            return _conditions(
-                table, np.zeros(0, np.int64), [(kind, "=", value), (measure, ">=", measure.text(limit))]
-            )
+            return _conditions(table, np.zeros(0, np.int64), [(kind, "=", value), (measure, ">=", measure.text(limit))])
     return None
 
 
@@ -120,9 +118,7 @@ def roundest(low: int, high: int) -> int:
 
 
 def _conditions(table: Table, rows: Indices, parts: list[tuple[Column, str, str]]) -> Conditions:
-    where = [
-        equal(column, text) if sign == "=" else compared(column, sign, text) for column, sign, text in parts
-    ]
+    where = [equal(column, text) if sign == "=" else compared(column, sign, text) for column, sign, text in parts]
     phrases = [_phrase(column, sign, text, table.language) for column, sign, text in parts]
     clause = f" whose {' and whose '.join(phrases)}" if table.language == "en" else f"{'且'.join(phrases)}的"
     return Conditions(rows=rows, where=where, columns=tuple(column for column, _, _ in parts), clause=clause)

@@ -103,7 +103,9 @@ def opening(outline: Outline, tables: Tables, choices: Choices, split: Split) ->
 def body_of(outline: Outline, name: str, head: str, rows: Sequence[str]) -> Body:
     """A rendered table under its name."""
     title = f"{TITLE[outline.language]}{name}\n\n"
-    return Body(title=title, head=head, rows=rows, between=outline.format.between, tail=outline.format.tail.rstrip("\n"))
+    return Body(
+        title=title, head=head, rows=rows, between=outline.format.between, tail=outline.format.tail.rstrip("\n")
+    )
 
 
 def messages_of(

@@ -91,7 +91,8 @@ class _Attempt:
         self, outline: Outline, counter: TokenCounter, *, seed: int, row: int, split: Split, attempt: int
     ) -> None:
         self._outline, self._counter = outline, counter
-        self._seed, self._row, self._split, self._attempt = seed, row, split, attempt
+        self._seed, self._row, self._attempt = seed, row, attempt
+        self._split: Split = split
 
     def fit(self, distractors: float, target: int) -> Fitted | None:
         """The conversation with n_tokens in shortest(target)..target, or None."""
@@ -134,9 +135,7 @@ class _Attempt:
         main = generator.main(outline.schema, int(target / per_row * 1.15) + 32, second)
         return reordered(main, list(outline.order)), second
 
-    def _first(
-        self, counts: NDArray[np.int64], aim: int, second: Table | None
-    ) -> NDArray[np.int64]:
+    def _first(self, counts: NDArray[np.int64], aim: int, second: Table | None) -> NDArray[np.int64]:
         """As many rows as there may be room for, before the questions are known."""
         form = self._outline.format
         beside = 120 + 150 * len(self._outline.turns)

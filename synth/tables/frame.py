@@ -60,7 +60,7 @@ RULES: Bilingual = {
     "en": Wordings(
         train=(
             'Reply with the answer alone unless I ask for steps; if the answer is not there, reply "{none}".',
-            'Use nothing but the table. Give just the answer, unless I want to see the steps. '
+            "Use nothing but the table. Give just the answer, unless I want to see the steps. "
             'Where it holds no answer, say "{none}".',
             'Answer briefly and from the table only. Should it not hold the answer, write "{none}".',
             'Rely on what is written there; reply "{none}" where that is not enough, and otherwise with the bare answer '

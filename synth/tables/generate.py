@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packing.draws import Draws
-from synth.tables.schema import Field, Part, Schema, language_of, phrase_of
+from synth.tables.schema import Field, Language, Part, Schema, language_of, phrase_of
 from synth.tables.table import Column, Sort, Table
 from synth.values.columns import (
     Category,
@@ -45,9 +45,10 @@ class Generator:
     """Makes the tables of one conversation: `row` and `attempt` key its draws."""
 
     def __init__(self, *, seed: int, locale: str, split: Split, row: int, attempt: int, distractors: float) -> None:
-        self._seed, self._locale, self._split = seed, locale, split
+        self._seed, self._locale = seed, locale
+        self._split: Split = split
         self._row, self._attempt, self._distractors = row, attempt, distractors
-        self._language = language_of(locale)
+        self._language: Language = language_of(locale)
 
     def second(self, schema: Schema, count: int) -> Table:
         """The table that the main one refers to, about `count` rows."""

@@ -83,5 +83,3 @@ def pair(text: str) -> tuple[str, str]:
     """Two words written as "order|订单"."""
     english, chinese = text.split("|")
     return english, chinese
-
-

@@ -155,7 +155,9 @@ def word_cells(content: Words, locale: str, split: Split, u: NDArray[np.float64]
         if content.pool == "email":
             return users[a % len(users)] + "@" + domains[b % len(domains)]
         hosts = pool("en_US", split, "last_name")
-        return as_cells([f"{h.lower()}-{n:02d}.example.net" for h, n in zip(hosts[a % len(hosts)], b % 97, strict=True)])
+        return as_cells(
+            [f"{h.lower()}-{n:02d}.example.net" for h, n in zip(hosts[a % len(hosts)], b % 97, strict=True)]
+        )
     if content.pool == "team":
         return _teams(locale, split, a, b)
     words = pool(locale, split, "street_name" if content.pool == "street" else content.pool)

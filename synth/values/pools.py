@@ -32,8 +32,6 @@ def is_served(locale: str) -> bool:
     return locale in AVAILABLE_LOCALES
 
 
-
-
 @lru_cache(maxsize=256)
 def _words(locale: str, name: str) -> tuple[str, ...]:
     """Distinct words of one provider in the order drawn; the English ones where the locale has none of its own."""

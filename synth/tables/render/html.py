@@ -18,9 +18,7 @@ def _head(table: Table) -> str:
 
 
 def _rows(table: Table) -> list[str]:
-    return joined(
-        [escaped(c, _escape) for c in table.columns], start="<tr><td>", between="</td><td>", end="</td></tr>"
-    )
+    return joined([escaped(c, _escape) for c in table.columns], start="<tr><td>", between="</td><td>", end="</td></tr>")
 
 
 HTML = Format(name="html", head=_head, rows=_rows, between="\n", tail="\n</tbody>\n</table>\n")

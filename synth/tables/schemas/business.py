@@ -174,7 +174,8 @@ PROPERTIES = Schema(
             field(
                 "Property type|房屋类型",
                 category(
-                    "apartment|公寓; terraced house|联排住宅; detached house|独栋住宅; studio|单间; farmhouse|农舍; loft|阁楼; bungalow|平房"
+                    "apartment|公寓; terraced house|联排住宅; detached house|独栋住宅; studio|单间; "
+                    "farmhouse|农舍; loft|阁楼; bungalow|平房"
                 ),
             ),
             field("Agent number|经纪人编号", Reference()),

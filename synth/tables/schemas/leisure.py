@@ -20,7 +20,9 @@ FLIGHTS = Schema(
             field("Destination|到达地", Words("city")),
             field("Tail number|机尾号", Reference()),
             field("Departure date|起飞日期", Day(date(2023, 1, 1), date(2024, 12, 31))),
-            field("Distance (km)|航程（公里）", Number(low=90, high=14500, shape="lognormal", typical=1300, spread=0.8)),
+            field(
+                "Distance (km)|航程（公里）", Number(low=90, high=14500, shape="lognormal", typical=1300, spread=0.8)
+            ),
             field("Passenger count|乘客数", Number(low=4, high=420, shape="normal", typical=148, spread=62)),
             field("Delay (min)|延误（分钟）", Number(low=0, high=600, shape="lognormal", typical=9, spread=1.2)),
         ),

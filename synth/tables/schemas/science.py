@@ -59,11 +59,11 @@ PATIENTS = Schema(
                 "Body weight (kg)|体重（公斤）",
                 Number(low=3, high=180, decimals=1, shape="normal", typical=71, spread=17),
             ),
-            field(
-                "Heart rate (bpm)|心率（次/分）", Number(low=38, high=190, shape="normal", typical=78, spread=14)
-            ),
+            field("Heart rate (bpm)|心率（次/分）", Number(low=38, high=190, shape="normal", typical=78, spread=14)),
             field("Admission date|入院日期", Day(date(2023, 1, 1), date(2024, 12, 31))),
-            field("Length of stay (days)|住院时长（天）", Number(low=1, high=90, shape="lognormal", typical=5, spread=0.8)),
+            field(
+                "Length of stay (days)|住院时长（天）", Number(low=1, high=90, shape="lognormal", typical=5, spread=0.8)
+            ),
         ),
     ),
 )
@@ -87,11 +87,10 @@ EVENTS = Schema(
                 "Level|级别",
                 category("info|信息; notice|通知; warning|警告; error|错误; debug|调试; alert|警报; critical|严重"),
             ),
+            field("Duration (ms)|耗时（毫秒）", Number(low=1, high=60000, shape="lognormal", typical=140, spread=1.4)),
             field(
-                "Duration (ms)|耗时（毫秒）", Number(low=1, high=60000, shape="lognormal", typical=140, spread=1.4)
-            ),
-            field(
-                "Traffic (bytes)|流量（字节）", Number(low=64, high=9000000, shape="lognormal", typical=5200, spread=1.5)
+                "Traffic (bytes)|流量（字节）",
+                Number(low=64, high=9000000, shape="lognormal", typical=5200, spread=1.5),
             ),
             field("Log date|记录日期", Day(date(2024, 1, 1), date(2024, 12, 31))),
             field("Message|消息", LOG_MESSAGES),

@@ -8,11 +8,11 @@ from synth.tables.conditions import beyond, choose
 from synth.tables.query import query
 from synth.tables.question import AS_NUMBER, TWO_DECIMALS, Asked, Request, Task, in_main, words_of
 from synth.tables.table import Column, Tables
-from synth.tables.wording import NOT_IN_TABLE, Wordings
+from synth.tables.wording import NOT_IN_TABLE, Bilingual, Wordings
 from synth.values.columns import number_text
 
 MOST_ROWS, MOST_WITH_STEPS = 32, 12
-WORDINGS = {
+WORDINGS: dict[str, Bilingual] = {
     "sum": {
         "en": Wordings(
             train=(
@@ -88,7 +88,9 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
     rows = conditions.rows
     values: list[int] = column.values()[rows].tolist()
     total = sum(values)
-    lines = [steps.fact(table, row, _distinct([table.key_column, *conditions.columns, column])) for row in rows.tolist()]
+    lines = [
+        steps.fact(table, row, _distinct([table.key_column, *conditions.columns, column])) for row in rows.tolist()
+    ]
     give = {"what": what, "column": column.title} | ({"decimals": 2} if what == "mean" else {})
     if request.lacking:
         answer, lines = NOT_IN_TABLE[language], [steps.matches(0, language)]

@@ -8,14 +8,14 @@ from synth.tables.query import cells_of, order_by, query
 from synth.tables.question import AS_NUMBER, Asked, Request, Task, in_main, words_of
 from synth.tables.table import Tables
 from synth.tables.targets import measure, missing_key
-from synth.tables.wording import NOT_IN_TABLE, Wordings
+from synth.tables.wording import NOT_IN_TABLE, Bilingual, Sentences, Wordings
 from synth.values.columns import number_text
 
 COMPARATIVES = {
     "en": {("number", True): "higher", ("number", False): "lower", ("date", True): "later", ("date", False): "earlier"},
     "zh": {("number", True): "更高", ("number", False): "更低", ("date", True): "更晚", ("date", False): "更早"},
 }
-WORDINGS = {
+WORDINGS: dict[str, Bilingual] = {
     "which": {
         "en": Wordings(
             train=(
@@ -77,11 +77,11 @@ WORDINGS = {
         ),
     },
 }
-WHICH = {
+WHICH: Sentences = {
     "en": "Answer with one {key}.",
     "zh": "请用一个{key}回答。",
 }
-POSITIVE = {
+POSITIVE: Sentences = {
     "en": "Give the difference as a number that is not negative.",
     "zh": "差值取非负数，只需给出数字。",
 }

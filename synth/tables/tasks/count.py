@@ -8,10 +8,10 @@ from synth.tables.conditions import choose
 from synth.tables.query import query
 from synth.tables.question import AS_NUMBER, Asked, Request, Task, in_main, words_of
 from synth.tables.table import Tables
-from synth.tables.wording import Wordings
+from synth.tables.wording import Bilingual, Wordings
 
 MOST_WITH_STEPS = 16
-WORDINGS = {
+WORDINGS: dict[str, Bilingual] = {
     "count": {
         "en": Wordings(
             train=(

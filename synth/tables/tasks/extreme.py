@@ -11,13 +11,18 @@ from synth.tables.query import cells_of, order_by, query
 from synth.tables.question import FIRST_OF_TIES, Asked, Request, Task, in_main, words_of
 from synth.tables.table import Tables
 from synth.tables.targets import measure
-from synth.tables.wording import NOT_IN_TABLE, Wordings
+from synth.tables.wording import NOT_IN_TABLE, Bilingual, Wordings
 
 SUPERLATIVES = {
-    "en": {("number", True): "highest", ("number", False): "lowest", ("date", True): "latest", ("date", False): "earliest"},
+    "en": {
+        ("number", True): "highest",
+        ("number", False): "lowest",
+        ("date", True): "latest",
+        ("date", False): "earliest",
+    },
     "zh": {("number", True): "最高", ("number", False): "最低", ("date", True): "最晚", ("date", False): "最早"},
 }
-WORDINGS = {
+WORDINGS: dict[str, Bilingual] = {
     "key": {
         "en": Wordings(
             train=(
@@ -76,7 +81,7 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
             limit=1,
             give=cells_of([table.key_column]),
         ),
-        answer=NOT_IN_TABLE[language] if request.lacking else table.key_column.cells[ranked[0]],
+        answer=NOT_IN_TABLE[language] if request.lacking else table.key_column.cells[int(ranked[0])],
         evidence=in_main(ranked[:1]),
         wording="key",
         words=words_of(

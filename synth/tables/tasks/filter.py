@@ -8,10 +8,10 @@ from synth.tables.conditions import beyond, choose
 from synth.tables.query import cells_of, query
 from synth.tables.question import IN_TABLE_ORDER, Asked, Request, Task, in_main, listed, words_of
 from synth.tables.table import Tables
-from synth.tables.wording import NOT_IN_TABLE, Wordings
+from synth.tables.wording import NOT_IN_TABLE, Bilingual, Wordings
 
 MOST_ROWS = 12
-WORDINGS = {
+WORDINGS: dict[str, Bilingual] = {
     "keys": {
         "en": Wordings(
             train=(

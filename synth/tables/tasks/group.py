@@ -12,10 +12,10 @@ from synth.tables.query import query
 from synth.tables.question import TWO_DECIMALS, Asked, Request, Task, in_main, listed, words_of
 from synth.tables.schema import Language
 from synth.tables.table import Column, Indices, Table, Tables
-from synth.tables.wording import Sentences, Wordings
+from synth.tables.wording import Bilingual, Sentences, Wordings
 from synth.values.columns import number_text
 
-WORDINGS = {
+WORDINGS: dict[str, Bilingual] = {
     "all": {
         "en": Wordings(
             train=(
@@ -91,7 +91,7 @@ MEASURES: dict[Language, dict[str, tuple[str, str, str]]] = {
 }
 MOST: dict[Language, tuple[str, str]] = {"en": ("highest", "lowest"), "zh": ("最大", "最小")}
 AS_PAIRS: Sentences = {
-    "en": "Write \"{group}: value\" for each, in the order in which they first appear in the table, separated by commas.",
+    "en": 'Write "{group}: value" for each, in the order in which they first appear in the table, separated by commas.',
     "zh": "按各{group}在表中首次出现的顺序，以“名称: 数值”的形式写出，用逗号分隔。",
 }
 NAME_ONLY: Sentences = {"en": "Answer with the {group} only.", "zh": "只需回答{group}。"}
@@ -126,7 +126,11 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:  # 
         # value is (numerator, denominator > 0): compared exactly, the first of equals stays.
         ahead = group.value[0] * best.value[1] - best.value[0] * group.value[1]
         best = group if (ahead > 0 if largest else ahead < 0) else best
-    measure = {"what": what} | ({} if what == "count" else {"column": column.title}) | ({"decimals": 2} if what == "mean" else {})
+    measure = (
+        {"what": what}
+        | ({} if what == "count" else {"column": column.title})
+        | ({"decimals": 2} if what == "mean" else {})
+    )
     pick = "all" if every else "largest" if largest else "smallest"
     names = {"many": table.many, "column": column.phrase}
     one, total, the_total = (text.format_map(names) for text in MEASURES[language][what])

@@ -10,10 +10,10 @@ from synth.tables.query import cells_of, equal, query
 from synth.tables.question import AS_NUMBER, Asked, Request, Task, words_of
 from synth.tables.table import Column, Table, Tables
 from synth.tables.targets import any_column, missing_key
-from synth.tables.wording import NOT_IN_TABLE, Wordings, asked_for, quoted
+from synth.tables.wording import NOT_IN_TABLE, Bilingual, Wordings, asked_for, quoted
 
 MOST_WITH_STEPS = 16
-WORDINGS = {
+WORDINGS: dict[str, Bilingual] = {
     "cell": {
         "en": Wordings(
             train=(

@@ -8,9 +8,9 @@ from synth.tables.query import cells_of, equal, query
 from synth.tables.question import Asked, Request, Task, in_main, words_of
 from synth.tables.table import Tables
 from synth.tables.targets import any_column, missing_key
-from synth.tables.wording import NOT_IN_TABLE, Wordings, asked_for
+from synth.tables.wording import NOT_IN_TABLE, Bilingual, Wordings, asked_for
 
-WORDINGS = {
+WORDINGS: dict[str, Bilingual] = {
     "cell": {
         "en": Wordings(
             train=(
@@ -52,7 +52,7 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
     if value is None:
         return None
     where = [equal(table.key_column, value)]
-    asked = Asked(
+    return Asked(
         query=query("lookup", table, where=where, give=cells_of([column])),
         answer=NOT_IN_TABLE[language] if request.lacking else column.cells[row],
         evidence=() if request.lacking else in_main([row]),
@@ -64,7 +64,6 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
             else steps.fact(table, row, [table.key_column, column]),
         ),
     )
-    return asked
 
 
 LOOKUP = Task(name="lookup", family="retrieval", wordings=WORDINGS, ask=ask, can_lack=True)

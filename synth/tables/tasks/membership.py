@@ -10,9 +10,9 @@ from synth.tables.query import equal, query
 from synth.tables.question import Asked, Request, Task, in_main, words_of
 from synth.tables.table import Column, Tables
 from synth.tables.targets import missing_key, rows_equal
-from synth.tables.wording import NO, YES, Sentences, Wordings, quoted
+from synth.tables.wording import NO, YES, Bilingual, Sentences, Wordings, quoted
 
-WORDINGS = {
+WORDINGS: dict[str, Bilingual] = {
     "key": {
         "en": Wordings(
             train=(

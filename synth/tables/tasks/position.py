@@ -8,9 +8,9 @@ from synth.tables.query import cells_of, equal, query
 from synth.tables.question import AS_NUMBER, Asked, Request, Task, in_main, words_of
 from synth.tables.table import Tables
 from synth.tables.targets import missing_key
-from synth.tables.wording import NOT_IN_TABLE, Sentences, Wordings
+from synth.tables.wording import NOT_IN_TABLE, Bilingual, Sentences, Wordings
 
-WORDINGS = {
+WORDINGS: dict[str, Bilingual] = {
     "nth": {
         "en": Wordings(
             train=(

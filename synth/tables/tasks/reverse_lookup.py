@@ -11,10 +11,10 @@ from synth.tables.question import Asked, Request, Task, in_main, words_of
 from synth.tables.schema import Language
 from synth.tables.table import Column, Tables
 from synth.tables.targets import rows_equal
-from synth.tables.wording import NOT_IN_TABLE, Wordings, quantity, quoted
+from synth.tables.wording import NOT_IN_TABLE, Bilingual, Wordings, quantity, quoted
 
 MOST_COLUMNS = 4
-WORDINGS = {
+WORDINGS: dict[str, Bilingual] = {
     "key": {
         "en": Wordings(
             train=(
@@ -91,7 +91,7 @@ def _chinese(column: Column, value: str) -> str:
 def _value(column: Column, value: str) -> str:
     """Free text stands in quotation marks, for it may hold commas."""
     if column.sort == "text":
-        return f"\"{value}\"" if '"' not in value else f"“{value}”"
+        return f'"{value}"' if '"' not in value else f"“{value}”"
     return quantity(column, value, "en")
 
 

@@ -11,7 +11,7 @@ from synth.tables.query import cells_of, order_by, query
 from synth.tables.question import TIES_BY_TABLE, Asked, Request, Task, in_main, listed, words_of
 from synth.tables.table import Tables
 from synth.tables.targets import measure
-from synth.tables.wording import NOT_IN_TABLE, Sentences, Wordings
+from synth.tables.wording import NOT_IN_TABLE, Bilingual, Sentences, Wordings
 
 MOST_ROWS = 10
 ORDERS = {
@@ -28,7 +28,7 @@ ORDERS = {
         ("date", False): "从早到晚",
     },
 }
-WORDINGS = {
+WORDINGS: dict[str, Bilingual] = {
     "keys": {
         "en": Wordings(
             train=(

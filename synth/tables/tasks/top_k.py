@@ -13,11 +13,14 @@ from synth.tables.table import Tables
 from synth.tables.targets import measure
 from synth.tables.tasks.extreme import SUPERLATIVES
 from synth.tables.tasks.sort import KEYS_ONLY
-from synth.tables.wording import NOT_IN_TABLE, Wordings
+from synth.tables.wording import NOT_IN_TABLE, Bilingual, Sentences, Wordings
 
 MOST_ROWS = 8
-NUMBERS = {"en": ("two", "three", "four", "five", "six", "seven", "eight"), "zh": ("两", "三", "四", "五", "六", "七", "八")}
-WORDINGS = {
+NUMBERS = {
+    "en": ("two", "three", "four", "five", "six", "seven", "eight"),
+    "zh": ("两", "三", "四", "五", "六", "七", "八"),
+}
+WORDINGS: dict[str, Bilingual] = {
     "keys": {
         "en": Wordings(
             train=(
@@ -49,7 +52,7 @@ WORDINGS = {
         ),
     }
 }
-MOST_FIRST = {
+MOST_FIRST: Sentences = {
     "en": "Start with the {most} one.",
     "zh": "从{most}的开始写。",
 }
