@@ -62,7 +62,7 @@ def choose(table: Table, choices: Choices, *, least: int, most: int) -> Conditio
             column = table.columns[choices.pick(measures)]
             values = column.values()[rows]
             bound = _bound(column, values, choices, wanted=choices.between(least, max(least, min(most, len(rows)))))
-            if bound is None:
+            if bound is None or not _cuts(column, bound[1]):
                 continue
             sign, limit = bound
             rows = rows[values >= limit] if sign == ">=" else rows[values <= limit]
@@ -104,6 +104,13 @@ def _bound(column: Column, values: NDArray[np.int64], choices: Choices, *, wante
     return "<=", _limit(column, inside, highest)
 
 
+def _cuts(column: Column, limit: int) -> bool:
+    """Whether a bound lies inside the column: "at least 0" of what is never below 0 says nothing, "at most 0" says "0" in a roundabout
+    way."""
+    values = column.values()
+    return bool(values.min() < limit < values.max())
+
+
 def _limit(column: Column, low: int, high: int) -> int:
     """A limit in low..high: a round number, or the day that stands in the table."""
     return roundest(low, high) if column.sort == "number" else low
@@ -128,5 +135,6 @@ def _phrase(column: Column, sign: str, text: str, language: Language) -> str:
     if sign == "=":
         value = quoted(text, language)
         return f"{column.phrase} is {value}" if language == "en" else f"{column.phrase}为{value}"
-    bound = BOUNDS[language][column.sort, sign].format(quantity(column, text, language))
+    short = text.rstrip("0").rstrip(".") if "." in text else text
+    bound = BOUNDS[language][column.sort, sign].format(quantity(column, short, language))
     return f"{column.phrase} is {bound}" if language == "en" else f"{column.phrase}{bound}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -86,6 +88,7 @@ class Generator:
             language=self._language,
             one=part.word(part.one, self._language),
             many=part.word(part.many, self._language),
+            its="their" if part.person else "its",
             columns=tuple(columns),
             key=key,
         )
@@ -123,6 +126,7 @@ class Generator:
             cells=cells,
             numbers=numbers,
             decimals=decimals,
+            additive=not isinstance(content, Number) or content.additive,
         )
 
     def _text(self, content: Words | Phrases, u: NDArray[np.float64]) -> Cells:
@@ -133,11 +137,4 @@ class Generator:
 
 def reordered(table: Table, order: list[int]) -> Table:
     """The table with its columns in another order."""
-    return Table(
-        name=table.name,
-        language=table.language,
-        one=table.one,
-        many=table.many,
-        columns=tuple(table.columns[i] for i in order),
-        key=order.index(table.key),
-    )
+    return replace(table, columns=tuple(table.columns[i] for i in order), key=order.index(table.key))

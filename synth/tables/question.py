@@ -78,7 +78,7 @@ TWO_DECIMALS: Sentences = {
     "en": "Round to two decimals, halves away from zero.",
     "zh": "结果四舍五入保留两位小数。",
 }
-AS_NUMBER: Sentences = {"en": "Give the number only.", "zh": "只需给出数字。"}
+AS_NUMBER: Sentences = {"en": "Give it as a plain number, without a unit.", "zh": "答案写成不带单位的数字。"}
 
 
 def words_of(tables: Tables, **more: str) -> dict[str, str]:
@@ -87,4 +87,12 @@ def words_of(tables: Tables, **more: str) -> dict[str, str]:
     plural = key if tables.language == "zh" else key + "s"
     one = tables.main.one
     article = "an" if one[0] in "aeiou" else "a"
-    return {"one": one, "a_one": f"{article} {one}", "many": tables.main.many, "key": key, "keys": plural, **more}
+    return {
+        "one": one,
+        "a_one": f"{article} {one}",
+        "many": tables.main.many,
+        "its": tables.main.its,
+        "key": key,
+        "keys": plural,
+        **more,
+    }

@@ -32,11 +32,13 @@ class Field:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One table of a schema: its name and what one row and several rows are called, each in (English, Chinese)."""
+    """One table of a schema: its name and what one row and several rows are called, each in (English, Chinese); whether a
+    row is about a person."""
 
     name: tuple[str, str]
     one: tuple[str, str]
     many: tuple[str, str]
+    person: bool = False
     fields: tuple[Field, ...]
 
     def word(self, pair: tuple[str, str], language: Language) -> str:

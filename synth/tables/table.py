@@ -19,7 +19,8 @@ Indices = NDArray[np.int64]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
     """One column of n rows: `cells` [n] strings as they are rendered; `numbers` int64 [n] of a number (in units of its last digit) or
-    a date (in days), else None. `title` heads it, `phrase` names it in a sentence, `unit` is "" where it has none."""
+    a date (in days), else None. `title` heads it, `phrase` names it in a sentence, `unit` is "" where it has none; `additive` says
+    whether a sum of it means anything."""
 
     title: str
     phrase: str
@@ -28,6 +29,7 @@ class Column:
     cells: Cells
     numbers: NDArray[np.int64] | None = None
     decimals: int = 0
+    additive: bool = True
 
     def text(self, value: int) -> str:
         """A number or date of this column as a cell writes it."""
@@ -46,12 +48,14 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A table of R rows; `one` and `many` are what a sentence calls its rows; `key` is the number of the column that is unique."""
+    """A table of R rows; `one` and `many` are what a sentence calls its rows, `its` is the pronoun for one;
+    `key` is the number of the column that is unique."""
 
     name: str
     language: Language
     one: str
     many: str
+    its: str
     columns: tuple[Column, ...]
     key: int
 

@@ -63,7 +63,8 @@ class Category:
 class Number:
     """A measure between `low` and `high`, with `decimals` digits behind the point, a multiple of `step` in the last of them.
 
-    `typical` is the middle of it: `normal` spreads around it, `lognormal` has the long tail that money and durations have."""
+    `typical` is the middle of it: `normal` spreads around it, `lognormal` has the long tail that money and durations have. A sum of
+    temperatures means nothing: such a column is not `additive`, and questions ask for its mean alone."""
 
     low: float
     high: float
@@ -72,6 +73,7 @@ class Number:
     typical: float = 0.0
     spread: float = 0.5
     step: int = 1
+    additive: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ EMPLOYEES = Schema(
         name=pair("Employees|员工表"),
         one=pair("employee|员工"),
         many=pair("employees|员工"),
+        person=True,
         fields=(
             field("Employee ID|工号", Key("EMP")),
             field("Full name|姓名", Words("person")),
@@ -70,7 +71,7 @@ ORDERS = Schema(
             field("Quantity|数量", Number(low=1, high=500, shape="lognormal", typical=12, spread=1.0)),
             field(
                 "Unit price (USD)|单价（元）",
-                Number(low=0.5, high=2500, decimals=2, shape="lognormal", typical=24, spread=1.1),
+                Number(low=0.5, high=2500, decimals=2, shape="lognormal", typical=24, spread=1.1, additive=False),
             ),
             field("Order date|下单日期", Day(date(2022, 1, 1), date(2024, 12, 31))),
             field(
@@ -86,6 +87,7 @@ ORDERS = Schema(
         name=pair("Customers|客户表"),
         one=pair("customer|客户"),
         many=pair("customers|客户"),
+        person=True,
         fields=(
             field("Customer number|客户编号", Key("CUS")),
             field("Company|公司", Words("company")),
@@ -195,6 +197,7 @@ PROPERTIES = Schema(
         name=pair("Agents|经纪人表"),
         one=pair("agent|经纪人"),
         many=pair("agents|经纪人"),
+        person=True,
         fields=(
             field("Agent number|经纪人编号", Key("AGT")),
             field("Agent name|经纪人姓名", Words("person")),
@@ -202,7 +205,7 @@ PROPERTIES = Schema(
             field("Licence date|持证日期", Day(date(1995, 1, 1), date(2020, 12, 31))),
             field(
                 "Commission (%)|佣金比例（%）",
-                Number(low=0.8, high=6, decimals=2, shape="normal", typical=2.6, spread=0.8),
+                Number(low=0.8, high=6, decimals=2, shape="normal", typical=2.6, spread=0.8, additive=False),
             ),
         ),
     ),

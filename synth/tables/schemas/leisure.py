@@ -129,7 +129,7 @@ ENROLMENTS = Schema(
             ),
             field(
                 "Exam score|考试成绩",
-                Number(low=12, high=100, decimals=1, shape="normal", typical=68, spread=14),
+                Number(low=12, high=100, decimals=1, shape="normal", typical=68, spread=14, additive=False),
             ),
             field("Absence count|缺课次数", Number(low=0, high=24, shape="lognormal", typical=2, spread=0.8)),
             field("Enrolment date|选课日期", Day(date(2020, 1, 6), date(2024, 9, 30))),

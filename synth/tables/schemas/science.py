@@ -26,12 +26,15 @@ SENSORS = Schema(
             ),
             field(
                 "Temperature (°C)|温度（℃）",
-                Number(low=-28, high=74, decimals=1, shape="normal", typical=19, spread=11),
+                Number(low=-28, high=74, decimals=1, shape="normal", typical=19, spread=11, additive=False),
             ),
-            field("Humidity (%)|湿度（%）", Number(low=5, high=99, decimals=1, shape="normal", typical=48, spread=16)),
+            field(
+                "Humidity (%)|湿度（%）",
+                Number(low=5, high=99, decimals=1, shape="normal", typical=48, spread=16, additive=False),
+            ),
             field(
                 "Battery (V)|电池电压（V）",
-                Number(low=2.1, high=3.7, decimals=2, shape="normal", typical=3.2, spread=0.25),
+                Number(low=2.1, high=3.7, decimals=2, shape="normal", typical=3.2, spread=0.25, additive=False),
             ),
             field("Reading date|读取日期", Day(date(2023, 1, 1), date(2024, 12, 31))),
         ),
@@ -44,6 +47,7 @@ PATIENTS = Schema(
         name=pair("Inpatients|住院病人表"),
         one=pair("patient|病人"),
         many=pair("patients|病人"),
+        person=True,
         fields=(
             field("Patient number|病历号", Key("PAT")),
             field(
@@ -57,9 +61,12 @@ PATIENTS = Schema(
             field("Blood group|血型", category("O|O型; A|A型; B|B型; AB|AB型; O−|O型阴性; A−|A型阴性; B−|B型阴性")),
             field(
                 "Body weight (kg)|体重（公斤）",
-                Number(low=3, high=180, decimals=1, shape="normal", typical=71, spread=17),
+                Number(low=3, high=180, decimals=1, shape="normal", typical=71, spread=17, additive=False),
             ),
-            field("Heart rate (bpm)|心率（次/分）", Number(low=38, high=190, shape="normal", typical=78, spread=14)),
+            field(
+                "Heart rate (bpm)|心率（次/分）",
+                Number(low=38, high=190, shape="normal", typical=78, spread=14, additive=False),
+            ),
             field("Admission date|入院日期", Day(date(2023, 1, 1), date(2024, 12, 31))),
             field(
                 "Length of stay (days)|住院时长（天）", Number(low=1, high=90, shape="lognormal", typical=5, spread=0.8)
@@ -118,13 +125,16 @@ SPECIMENS = Schema(
             field("Collection date|采集日期", Day(date(2019, 3, 1), date(2024, 10, 31))),
             field(
                 "Body length (mm)|体长（毫米）",
-                Number(low=1, high=600, decimals=1, shape="lognormal", typical=28, spread=0.9),
+                Number(low=1, high=600, decimals=1, shape="lognormal", typical=28, spread=0.9, additive=False),
             ),
             field(
                 "Water depth (m)|水深（米）",
-                Number(low=0.1, high=40, decimals=1, shape="lognormal", typical=1.8, spread=0.8),
+                Number(low=0.1, high=40, decimals=1, shape="lognormal", typical=1.8, spread=0.8, additive=False),
             ),
-            field("pH|酸碱度", Number(low=4.2, high=9.6, decimals=2, shape="normal", typical=7.1, spread=0.6)),
+            field(
+                "pH|酸碱度",
+                Number(low=4.2, high=9.6, decimals=2, shape="normal", typical=7.1, spread=0.6, additive=False),
+            ),
         ),
     ),
     second=Part(
@@ -138,7 +148,10 @@ SPECIMENS = Schema(
                 "Habitat|生境",
                 category("stream|溪流; lake|湖泊; marsh|沼泽; canal|运河; reservoir|水库; spring|泉; estuary|河口"),
             ),
-            field("Altitude (m)|海拔（米）", Number(low=2, high=2400, shape="lognormal", typical=260, spread=0.9)),
+            field(
+                "Altitude (m)|海拔（米）",
+                Number(low=2, high=2400, shape="lognormal", typical=260, spread=0.9, additive=False),
+            ),
             field("Survey start|设站日期", Day(date(1985, 1, 1), date(2018, 12, 31))),
         ),
     ),
@@ -166,7 +179,7 @@ METERS = Schema(
             ),
             field(
                 "Peak load (kW)|峰值负荷（kW）",
-                Number(low=0.3, high=240, decimals=2, shape="lognormal", typical=5.4, spread=0.8),
+                Number(low=0.3, high=240, decimals=2, shape="lognormal", typical=5.4, spread=0.8, additive=False),
             ),
             field("Installation date|安装日期", Day(date(2001, 1, 1), date(2023, 12, 31))),
         ),

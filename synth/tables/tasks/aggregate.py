@@ -38,7 +38,7 @@ WORDINGS: dict[str, Bilingual] = {
                 "我需要{where}{many}的{column}总数。",
             ),
             test=(
-                "只看{where}{many}，它们的{column}相加等于多少？",
+                "只看{where}{many}，其{column}相加等于多少？",
                 "请给出{where}{many}在{column}上的合计值。",
             ),
         ),
@@ -80,7 +80,7 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
     """A sum with the column's digits, or a mean with two decimals, over two rows or more; lacking, over none."""
     table, language = tables.main, tables.language
     column = table.columns[choices.pick(table.of_sort("number"))]
-    what = choices.pick(("sum", "mean"))
+    what = choices.pick(("sum", "mean") if column.additive else ("mean",))
     most = min(MOST_WITH_STEPS if request.steps else MOST_ROWS, table.rows)
     conditions = beyond(table, choices) if request.lacking else choose(table, choices, least=2, most=most)
     if conditions is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from synth.tables import steps
 from synth.tables.choices import Choices
 from synth.tables.query import cells_of, order_by, query
-from synth.tables.question import AS_NUMBER, Asked, Request, Task, in_main, words_of
+from synth.tables.question import Asked, Request, Task, in_main, words_of
 from synth.tables.table import Tables
 from synth.tables.targets import measure, missing_key
 from synth.tables.wording import NOT_IN_TABLE, Bilingual, Sentences, Wordings
@@ -36,7 +36,7 @@ WORDINGS: dict[str, Bilingual] = {
                 "{first}和{second}，哪个{one}的{column}{more}？",
                 "请比较{first}与{second}，哪一个的{column}{more}？",
                 "在{first}和{second}这两个{one}中，{column}{more}的是哪个？",
-                "{first}与{second}相比，谁的{column}{more}？",
+                "{first}与{second}相比，哪个的{column}{more}？",
                 "请指出{first}和{second}中{column}{more}的{one}。",
                 "是{first}还是{second}的{column}{more}？",
             ),
@@ -82,8 +82,8 @@ WHICH: Sentences = {
     "zh": "请用一个{key}回答。",
 }
 POSITIVE: Sentences = {
-    "en": "Give the difference as a number that is not negative.",
-    "zh": "差值取非负数，只需给出数字。",
+    "en": "Give the difference as a plain number that is not negative, without a unit.",
+    "zh": "差值取非负数，不带单位。",
 }
 
 
@@ -127,7 +127,7 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
             second=pair[1],
             more=COMPARATIVES[language][column.sort, descending],
         ),
-        notes=(POSITIVE, AS_NUMBER) if apart and language == "en" else (POSITIVE,) if apart else (WHICH,),
+        notes=(POSITIVE,) if apart else (WHICH,),
         steps=tuple(lines),
     )
 

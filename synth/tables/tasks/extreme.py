@@ -26,8 +26,8 @@ WORDINGS: dict[str, Bilingual] = {
     "key": {
         "en": Wordings(
             train=(
-                "Which of the {many}{where} has the {most} {column}? Give its {key}.",
-                "Find the {one} with the {most} {column} among the {many}{where}. What is its {key}?",
+                "Which of the {many}{where} has the {most} {column}? Give {its} {key}.",
+                "Find the {one} with the {most} {column} among the {many}{where}. What is {its} {key}?",
                 "What is the {key} of the {one} that has the {most} {column} of all {many}{where}?",
                 "Among all {many}{where}, which {key} has the {most} {column}?",
                 "Look at the {many}{where}: which one has the {most} {column}? Answer with the {key}.",
@@ -41,14 +41,14 @@ WORDINGS: dict[str, Bilingual] = {
         "zh": Wordings(
             train=(
                 "{where}{many}中，{column}{most}的是哪一个？请给出{key}。",
-                "请找出{where}{many}里{column}{most}的一个，它的{key}是什么？",
+                "请找出{where}{many}里{column}{most}的一个，其{key}是什么？",
                 "在所有{where}{many}中，哪个{key}的{column}{most}？",
                 "{column}{most}的{where}{many}，{key}是多少？",
                 "比较全部{where}{many}，{column}{most}的{key}是哪个？",
-                "请告诉我{where}{many}当中{column}{most}者的{key}。",
+                "请告诉我{where}{many}当中{column}{most}的那个的{key}。",
             ),
             test=(
-                "纵观{where}{many}，谁的{column}{most}？请回答{key}。",
+                "纵观{where}{many}，哪一个的{column}{most}？请回答{key}。",
                 "按{column}衡量，{where}{many}里{most}的那个{key}是什么？",
             ),
         ),

@@ -38,7 +38,7 @@ WORDINGS: dict[str, Bilingual] = {
             ),
             test=(
                 "请逐一列举{where}{many}。",
-                "符合“{where}{many}”这一条件的都有哪些？",
+                "请问表里{where}{many}都是哪几个？",
             ),
         ),
     }

@@ -72,7 +72,7 @@ WORDINGS: dict[str, Bilingual] = {
             ),
             test=(
                 "请把{many}按{group}划分，说出{total}{most}的那一个。",
-                "纵观每个{group}，{total}{most}的是谁？",
+                "纵观每个{group}，{total}{most}的是哪一个？",
             ),
         ),
     },
@@ -89,7 +89,10 @@ MEASURES: dict[Language, dict[str, tuple[str, str, str]]] = {
         "mean": ("{column}平均值", "{column}平均值", ""),
     },
 }
-MOST: dict[Language, tuple[str, str]] = {"en": ("highest", "lowest"), "zh": ("最大", "最小")}
+MOST: dict[Language, dict[str, tuple[str, str]]] = {
+    "en": {"count": ("largest", "smallest"), "sum": ("highest", "lowest"), "mean": ("highest", "lowest")},
+    "zh": {"count": ("最多", "最少"), "sum": ("最大", "最小"), "mean": ("最高", "最低")},
+}
 AS_PAIRS: Sentences = {
     "en": 'Write "{group}: value" for each, in the order in which they first appear in the table, separated by commas.',
     "zh": "按各{group}在表中首次出现的顺序，以“名称: 数值”的形式写出，用逗号分隔。",
@@ -115,8 +118,8 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:  # 
     if not categories:
         return None
     by = table.columns[choices.pick(categories)]
-    what = choices.pick(("count", "sum", "mean"))
     column = table.columns[choices.pick(table.of_sort("number"))]
+    what = choices.pick(("count", "sum", "mean") if column.additive else ("count", "mean"))
     groups = _groups(table, by, what, column)
     every, largest = choices.flag(0.5), choices.flag(0.6)
     if len(groups) < 2:
@@ -146,7 +149,7 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:  # 
             measure=one,
             total=total,
             the_total=the_total,
-            most=MOST[language][0 if largest else 1],
+            most=MOST[language][what][0 if largest else 1],
         ),
         notes=(AS_PAIRS, *rounding) if every else (NAME_ONLY, FIRST_GROUP),
         steps=tuple(group.line for group in groups),

@@ -18,28 +18,28 @@ WORDINGS: dict[str, Bilingual] = {
         "en": Wordings(
             train=(
                 "What is the {column} of the {other} that {one} {value} belongs to?",
-                "Look up the {other} of {one} {value}. What is its {column}?",
-                "For the {one} with {key} {value}, find the {other} and give its {column}.",
+                "Look up the {other} of {one} {value}. What is {other_its} {column}?",
+                "For the {one} with {key} {value}, find the {other} and give {other_its} {column}.",
                 "Which {column} does the {other} of {one} {value} have?",
                 "{one} {value} refers to one {other}. Tell me the {column} of that {other}.",
                 "Follow the {link} of {one} {value} into the second table: what is the {column} there?",
             ),
             test=(
-                "Through its {link}, {one} {value} is tied to one {other}. What {column} is listed for it?",
-                "Trace {value} to its {other} and report the {column}.",
+                "Through {its} {link}, {one} {value} is tied to one {other}. What {column} is listed for it?",
+                "Trace {value} to {its} {other} and report the {column}.",
             ),
         ),
         "zh": Wordings(
             train=(
                 "{one}{value}所属{other}的{column}是{what}？",
-                "请查出{one}{value}对应的{other}，它的{column}是{what}？",
+                "请查出{one}{value}对应的{other}，其{column}是{what}？",
                 "对{key}为{value}的{one}，请找到相应的{other}，并给出{column}。",
                 "{value}这个{one}关联的{other}，{column}是{what}？",
                 "{one}{value}指向一个{other}，请告诉我那个{other}的{column}。",
                 "沿着{one}{value}的{link}到第二张表中查找，{column}是{what}？",
             ),
             test=(
-                "通过{link}，{one}{value}与一个{other}相连，它的{column}是{what}？",
+                "通过{link}，{one}{value}与一个{other}相连，其{column}是{what}？",
                 "请由{value}追查到对应的{other}，说出{column}。",
             ),
         ),
@@ -63,7 +63,7 @@ WORDINGS: dict[str, Bilingual] = {
             train=(
                 "{column}为{value}的{other}对应的{many}共有多少？",
                 "请数一数属于{column}为{value}的{other}的{many}有几行。",
-                "先找出{column}为{value}的{other}，再数出它们的{many}有多少行。",
+                "先找出{column}为{value}的{other}，再数出其{many}有多少行。",
                 "与{column}为{value}的{other}关联的{many}数量是多少？",
                 "结合两张表，{column}为{value}的{other}一共有多少{many}？",
                 "有多少{many}指向{column}为{value}的{other}？",
@@ -121,6 +121,7 @@ def _cell(tables: Tables, second: Table, choices: Choices, request: Request) -> 
             tables,
             column=column.phrase,
             other=second.one,
+            other_its=second.its,
             link=link.phrase,
             value=value,
             what=asked_for(column, language),

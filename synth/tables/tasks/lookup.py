@@ -15,7 +15,7 @@ WORDINGS: dict[str, Bilingual] = {
         "en": Wordings(
             train=(
                 "What is the {column} of the {one} with {key} {value}?",
-                "Find the {one} with {key} {value} and tell me its {column}.",
+                "Find the {one} with {key} {value} and tell me {its} {column}.",
                 "For {key} {value}, what does the table give as {column}?",
                 "I need the {column} of {one} {value}.",
                 "Which {column} is recorded for the {one} whose {key} is {value}?",
@@ -29,7 +29,7 @@ WORDINGS: dict[str, Bilingual] = {
         "zh": Wordings(
             train=(
                 "{key}为{value}的{one}，{column}是{what}？",
-                "请查一下{key}{value}，它的{column}是{what}？",
+                "请查一下{key}{value}，其{column}是{what}？",
                 "表中{key}为{value}的那一行，{column}一栏写的是{what}？",
                 "我想知道{value}的{column}。",
                 "请找到{key}是{value}的{one}，并告诉我{column}。",

@@ -24,7 +24,7 @@ WORDINGS: dict[str, Bilingual] = {
                 "Is {one} {value} among the {many}?",
             ),
             test=(
-                "Have the {many} in the table one with {key} {value}?",
+                "Do the {many} in the table include one with {key} {value}?",
                 "Check whether {value} is in the table. Is it?",
             ),
         ),

@@ -16,10 +16,10 @@ WORDINGS: dict[str, Bilingual] = {
             train=(
                 "Which {key} stands in row {n} of the table?",
                 "What is the {key} in row {n}?",
-                "Go to row {n} and give me its {key}.",
+                "Go to row {n} and give me {its} {key}.",
                 "Count down to row {n}: which {key} do you find there?",
                 "Name the {key} of the {one} in row number {n}.",
-                "Which {one} is in row {n}? Answer with its {key}.",
+                "Which {one} is in row {n}? Answer with {its} {key}.",
             ),
             test=(
                 "Row {n} of the table belongs to which {key}?",
@@ -30,7 +30,7 @@ WORDINGS: dict[str, Bilingual] = {
             train=(
                 "表中第{n}行的{key}是什么？",
                 "第{n}行是哪个{one}？请给出{key}。",
-                "请看第{n}行，它的{key}是多少？",
+                "请看第{n}行，其{key}是多少？",
                 "从上往下数到第{n}行，{key}是哪一个？",
                 "请写出第{n}行{one}的{key}。",
                 "排在第{n}行的{one}，{key}是什么？",
@@ -74,7 +74,7 @@ WORDINGS: dict[str, Bilingual] = {
     "after": {
         "en": Wordings(
             train=(
-                "Which {one} comes right after {value} in the table? Give its {key}.",
+                "Which {one} comes right after {value} in the table? Give {its} {key}.",
                 "What is the {key} in the row just below {value}?",
                 "Find {value}. Which {key} follows in the next row?",
                 "Name the {key} directly below that of {one} {value}.",
@@ -90,7 +90,7 @@ WORDINGS: dict[str, Bilingual] = {
             train=(
                 "表中紧跟在{value}之后的是哪个{one}？请给出{key}。",
                 "{value}下面一行的{key}是什么？",
-                "请找到{value}，它的下一行是哪个{key}？",
+                "请找到{value}，其下一行是哪个{key}？",
                 "{one}{value}的下一行，{key}是多少？",
                 "排在{value}后面的第一个{key}是什么？",
                 "请写出{value}正下方那一行的{key}。",

@@ -18,9 +18,9 @@ WORDINGS: dict[str, Bilingual] = {
     "key": {
         "en": Wordings(
             train=(
-                "Which {one} has {pairs}? Give its {key}.",
+                "Which {one} has {pairs}? Give {its} {key}.",
                 "What is the {key} of the {one} with {pairs}?",
-                "Find the {one} with {pairs}. What is its {key}?",
+                "Find the {one} with {pairs}. What is {its} {key}?",
                 "I am looking for the {one} with {pairs}; which {key} is it?",
                 "There is one {one} with {pairs}. Tell me the {key}.",
                 "Give me the {key} of the {one} that has {pairs}.",
@@ -34,13 +34,13 @@ WORDINGS: dict[str, Bilingual] = {
             train=(
                 "哪个{one}的{pairs}？请给出{key}。",
                 "{pairs}的{one}，{key}是什么？",
-                "请找出{pairs}的{one}，它的{key}是多少？",
+                "请找出{pairs}的{one}，其{key}是多少？",
                 "我在找一个{pairs}的{one}，请告诉我{key}。",
-                "表中有一个{one}的{pairs}，它的{key}是什么？",
+                "表中有一个{one}的{pairs}，其{key}是什么？",
                 "请给出{pairs}的那个{one}的{key}。",
             ),
             test=(
-                "只记得这个{one}的{pairs}，请问它的{key}是什么？",
+                "只记得这个{one}的{pairs}，请问其{key}是什么？",
                 "按{pairs}检索表格，对应的{key}是哪一个？",
             ),
         ),

@@ -43,11 +43,11 @@ WORDINGS: dict[str, Bilingual] = {
                 "请找出{where}{many}当中{column}{most}的前{k}个。",
                 "列出{column}{most}的{k}个{where}{many}。",
                 "在所有{where}{many}中，哪{k}个的{column}{most}？",
-                "{column}排在{most}前{k}位的{where}{many}是哪些？",
+                "{where}{many}里，{column}{most}的前{k}个分别是什么？",
             ),
             test=(
                 "请挑出{where}{many}之中{column}{most}的{k}个来。",
-                "纵观{where}{many}，{column}{most}的前{k}名分别是谁？",
+                "纵观{where}{many}，{column}{most}的前{k}名分别是哪些？",
             ),
         ),
     }
