@@ -147,8 +147,15 @@ READERS = {
 }
 
 
+WHOLE = {"markdown": ("| ", " |"), "html": ("<tr>", "</tr>")}
+"""What a row of a format begins and ends with, where its parser would not mind."""
+
+
 def record_cells(text: str, format_: str) -> list[str]:
-    """The cells of one row that stands by itself, as an evidence span has it; raises UnreadableError."""
+    """The cells of one row that stands by itself, whole, as an evidence span has it; raises UnreadableError."""
+    first, last = WHOLE.get(format_, ("", ""))
+    if not (text.startswith(first) and text.endswith(last)):
+        raise UnreadableError(f"a span is no whole row ({text[:20]!r}…{text[-20:]!r})")
     try:
         if format_ == "markdown":
             return markdown_cells(text)

@@ -16,6 +16,13 @@ FLIGHTS = Schema(
         many=pair("flights|航班"),
         fields=(
             field("Flight ID|航班编号", Key("FLT")),
+            field(
+                "Airline|航空公司",
+                category(
+                    "Northwind Air|北风航空; Blue Heron|蓝鹭航空; Meridian|子午航空; Skylark|云雀航空; Polar Line|极地航空; "
+                    "Coastal Jet|海岸航空; Harvest Air|金穗航空; Lantern|明灯航空"
+                ),
+            ),
             field("Origin|出发地", Words("city")),
             field("Destination|到达地", Words("city")),
             field("Tail number|机尾号", Reference()),
