@@ -8,9 +8,14 @@ from pathlib import Path
 import pytest
 
 from packing import skipalign
-from packing.dataset.schema import SKIPALIGN
+from packing.dataset.schema import SKIPALIGN, SYNL
 from packing.positions import REASONS
 from service.cli import COMMANDS
+from synth.audit.evaluate import STEPS
+from synth.synl_spec import Spec
+from synth.tables.render.formats import FORMATS
+from synth.tables.schemas.catalogue import SCHEMAS
+from synth.tables.tasks.catalogue import TASKS
 from tests.service.support import settings_in
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +44,17 @@ def test_every_field_column_and_reason_of_skipalign_is_documented():
     assert len(fields) > 20
     missing = {name for name in fields | columns | set(REASONS) - {""} if f"`{name}`" not in words}
     assert missing == set()
+
+
+def test_every_field_column_task_format_and_schema_of_synl_is_documented():
+    words = text("docs/synl.md")
+    fields, columns = set(Spec.model_fields), set(SYNL.names)
+    assert len(fields) > 20
+    names = fields | columns | set(TASKS) | set(FORMATS) | set(STEPS)
+    assert {name for name in names if f"`{name}`" not in words} == set()
+    seconds = [name for name, schema in SCHEMAS.items() if schema.second is not None]
+    assert f"needs one with a second table: {', '.join(seconds)} |" in words
+    assert f"{len(SCHEMAS)} schemas" in words
 
 
 def test_every_route_is_documented(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 from packing.draws import Draws
 
 Item = TypeVar("Item")
-BLOCK = 256
+BLOCK = 64
 
 
 class Choices:

@@ -261,6 +261,11 @@ def test_a_preview_shows_rows_at_once(tmp_path, capsys):
     assert main(["preview", str(spec), "-n", "2", "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["id"] for row in rows] == ["train-00000000", "train-00000001"]
+    assert main(["preview", str(spec), "-n", "1"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"row 0 · id train-00000000 · split train · task {rows[0]['task']} · ")
+    assert f"    | {rows[0]['messages'][1]['content'].splitlines()[-1]}\n" in out
+    assert f"({len(rows[0]['messages'][0]['content'])} characters)" in out
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)
