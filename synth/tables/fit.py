@@ -35,7 +35,7 @@ from synth.values.pools import Split
 ATTEMPTS = 24
 ROUNDS = 24
 FEWEST_ROWS = 6
-SAMPLE_ROWS = 48
+SAMPLE_ROWS = 24
 SECOND_ROWS = (5, 240)
 
 

@@ -86,7 +86,7 @@ def test_another_process_gives_the_same_bytes(dataset, tmp_path):
 
 def test_nothing_is_shared_between_train_and_test(tmp_path):
     rows = rows_of(
-        build(tmp_path / "set", samples=240, length=[2600], split={"train": 1, "test": 1}, turns={"min": 2, "max": 4})
+        build(tmp_path / "set", samples=160, length=[2600], split={"train": 1, "test": 1}, turns={"min": 2, "max": 4})
     )
     questions, keys, messages = ({"train": set(), "test": set()} for _ in range(3))
     for row in rows:
@@ -100,7 +100,7 @@ def test_nothing_is_shared_between_train_and_test(tmp_path):
 
 
 def test_shares_are_those_asked_for(tmp_path):
-    fields = {"samples": 300, "length": [2000], "turns": {"min": 1, "max": 3}, "reasoning": 0.3, "unanswerable": 0.4}
+    fields = {"samples": 240, "length": [2000], "turns": {"min": 1, "max": 3}, "reasoning": 0.3, "unanswerable": 0.4}
     tasks = {"lookup": 3, "row": 1, "count": 0}
     counts = read_manifest(build(tmp_path / "set", tasks=tasks, locales={"zh_CN": 1, "fr_FR": 1}, **fields)).counts
     asked = counts["questions"]
@@ -108,8 +108,8 @@ def test_shares_are_those_asked_for(tmp_path):
     assert abs(counts["questions_unanswerable"] / asked - 0.4) < 0.07
     assert abs(counts["task_lookup"] / asked - 0.75) < 0.07
     assert "task_count" not in counts
-    assert abs(counts["locale_fr_FR"] / 300 - 0.5) < 0.1
-    assert counts["split_test"] == 6
+    assert abs(counts["locale_fr_FR"] / 240 - 0.5) < 0.1
+    assert counts["split_test"] == 5
 
 
 @pytest.mark.parametrize(

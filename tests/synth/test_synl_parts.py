@@ -27,6 +27,7 @@ from synth.tables.steps import mean_of
 from synth.tables.table import Column, Table, Tables
 from synth.tables.tasks.catalogue import TASKS
 from synth.tables.wording import fill
+from synth.values import pools
 from synth.values.columns import Category, Phrases, number_text
 from synth.values.keys import digit_sums, exchanged, key_numbers
 from synth.values.pools import as_cells, for_split, is_served, pool
@@ -258,14 +259,27 @@ def test_what_a_format_writes_is_read_back(form, cells):
         assert record_cells(line, form.name) == list(pair)
 
 
-def test_every_locale_of_faker_gives_tables():
+@pytest.fixture
+def shallow_pools(monkeypatch):
+    """Pools of a hundred words, forgotten afterwards: a hundred locales are tried here, not the depth of their pools."""
+    monkeypatch.setattr(pools, "POOL", 100)
+    for cached in (pools.pool, pools._words):
+        cached.cache_clear()
+    yield
+    for cached in (pools.pool, pools._words):
+        cached.cache_clear()
+
+
+def test_every_locale_of_faker_gives_tables(shallow_pools):
     tried = 0
     assert not is_served("fr_QC")
     assert not is_served("xx_YY")
     for locale in filter(is_served, AVAILABLE_LOCALES):
         for split in ("train", "test"):
-            table = tables_of("orders", locale, split, rows=12).main
-            assert table.rows > 4
-            assert table.language == ("zh" if locale == "zh_CN" else "en")
-            tried += 1
-    assert tried > 150
+            for schema in ("orders", "matches", "meters"):
+                table = tables_of(schema, locale, split, rows=12).main
+                assert table.rows > 4
+                assert table.language == ("zh" if locale == "zh_CN" else "en")
+                assert all(cell.strip() == cell != "" for column in table.columns for cell in column.cells)
+                tried += 1
+    assert tried > 600
