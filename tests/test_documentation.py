@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from packing import skipalign
-from packing.dataset.schema import SKIPALIGN, SYNL
+from packing.dataset.schema import CIP, MIXTURE, SKIPALIGN, SYNL
 from packing.positions import REASONS
 from service.cli import COMMANDS
+from service.kinds import KINDS
 from synth.audit.evaluate import STEPS
-from synth.synl_spec import Spec
 from synth.tables.render.formats import FORMATS
-from synth.tables.schemas.catalogue import SCHEMAS
+from synth.tables.schemas import catalogue
 from synth.tables.tasks.catalogue import TASKS
 from tests.service.support import settings_in
 
+SCHEMAS = {"cip": CIP, "mixture": MIXTURE, "skipalign": SKIPALIGN, "synl": SYNL}
 ROOT = Path(__file__).parent.parent
 TEXTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("packing/builtin_tokenizer/*.md")])
 
@@ -38,23 +38,28 @@ def test_every_setting_is_documented():
     assert sorted(name for name in names if f"`{name}`" not in text("docs/service.md")) == []
 
 
-def test_every_field_column_and_reason_of_skipalign_is_documented():
-    words = text("docs/skipalign.md")
-    fields, columns = set(skipalign.Spec.model_fields), set(SKIPALIGN.names)
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_every_field_and_column_of_a_kind_is_documented(kind):
+    words = text(f"docs/{kind}.md")
+    fields = set(KINDS[kind].Spec.model_fields)
     assert len(fields) > 20
-    missing = {name for name in fields | columns | set(REASONS) - {""} if f"`{name}`" not in words}
+    columns = set(SCHEMAS[kind].names) - (set(SKIPALIGN.names) if kind == "mixture" else set())
+    missing = {name for name in fields | columns if f"`{name}`" not in words}
     assert missing == set()
+    assert (ROOT / f"examples/{kind}.yaml").exists()
 
 
-def test_every_field_column_task_format_and_schema_of_synl_is_documented():
+def test_every_reason_not_to_skip_is_documented():
+    words = text("docs/skipalign.md")
+    assert {reason for reason in REASONS if reason and f"`{reason}`" not in words} == set()
+
+
+def test_every_task_format_schema_and_step_of_synl_is_documented():
     words = text("docs/synl.md")
-    fields, columns = set(Spec.model_fields), set(SYNL.names)
-    assert len(fields) > 20
-    names = fields | columns | set(TASKS) | set(FORMATS) | set(STEPS)
-    assert {name for name in names if f"`{name}`" not in words} == set()
-    seconds = [name for name, schema in SCHEMAS.items() if schema.second is not None]
+    assert {name for name in {*TASKS, *FORMATS, *STEPS} if f"`{name}`" not in words} == set()
+    seconds = [name for name, schema in catalogue.SCHEMAS.items() if schema.second is not None]
     assert f"needs one with a second table: {', '.join(seconds)} |" in words
-    assert f"{len(SCHEMAS)} schemas" in words
+    assert f"{len(catalogue.SCHEMAS)} schemas" in words
 
 
 def test_every_route_is_documented(tmp_path):
