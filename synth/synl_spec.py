@@ -17,7 +17,7 @@ from synth.tables.schemas.catalogue import SCHEMAS
 from synth.tables.tasks.catalogue import TASKS
 from synth.values.pools import is_served
 
-SHORTEST, LONGEST = 256, 2**22
+SHORTEST, LONGEST = 256, 2**20
 Tokens = Annotated[int, Field(ge=SHORTEST, le=LONGEST)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 

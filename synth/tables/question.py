@@ -81,6 +81,11 @@ TWO_DECIMALS: Sentences = {
 AS_NUMBER: Sentences = {"en": "Give it as a plain number, without a unit.", "zh": "答案写成不带单位的数字。"}
 
 
+def with_article(noun: str) -> str:
+    """An English noun with its article."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
 def words_of(tables: Tables, **more: str) -> dict[str, str]:
     """The words that any sentence may use: what a row and rows are called, and the key."""
     key = tables.main.key_column.phrase

@@ -255,6 +255,23 @@ def test_a_dataset_goes_straight_into_skipalign(dataset, tmp_path, capsys, strat
     assert all(row["n_tokens"] == given[row["source_ids"][0]]["n_tokens"] for row in rows)
 
 
+def test_a_mixture_takes_a_dataset_or_the_spec_of_one(dataset, tmp_path):
+    spec = tmp_path / "spec.json"
+    parts = [
+        {"name": "built", "source": {"path": str(dataset)}, "weight": 0.5},
+        {"name": "inline", "spec": {"kind": "synl", "samples": 12, "length": [2000]}, "weight": 0.5},
+    ]
+    spec.write_text(
+        json.dumps({"kind": "mixture", "parts": parts, "total": 40_000, "max_length": 8192, "max_epochs": 4})
+    )
+    assert main(["build", str(spec), "--out", str(tmp_path / "rows")]) == 0
+    tokens = {
+        name: sum(r["n_tokens"] for r in rows_of(tmp_path / "rows") if r["part"] == name)
+        for name in ("built", "inline")
+    }
+    assert all(abs(count - 20_000) < 5000 for count in tokens.values()), tokens
+
+
 def test_a_preview_shows_rows_at_once(tmp_path, capsys):
     spec = tmp_path / "spec.json"
     spec.write_text(json.dumps({"kind": "synl", "samples": 1_000_000, "length": [2000]}))

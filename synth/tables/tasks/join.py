@@ -7,7 +7,7 @@ import numpy as np
 from synth.tables import steps
 from synth.tables.choices import Choices
 from synth.tables.query import cells_of, equal, query
-from synth.tables.question import AS_NUMBER, Asked, Request, Task, words_of
+from synth.tables.question import AS_NUMBER, Asked, Request, Task, with_article, words_of
 from synth.tables.table import Column, Table, Tables
 from synth.tables.targets import any_column, missing_key
 from synth.tables.wording import NOT_IN_TABLE, Bilingual, Wordings, asked_for, quoted
@@ -52,7 +52,7 @@ WORDINGS: dict[str, Bilingual] = {
                 "Take the {others} whose {column} is {value}. How many {many} belong to them?",
                 "What is the number of {many} linked to {others} whose {column} is {value}?",
                 "Use both tables: how many {many} go with {others} whose {column} is {value}?",
-                "How many of the {many} have one of the {others} whose {column} is {value}?",
+                "How many of the {many} have {a_other} whose {column} is {value}?",
             ),
             test=(
                 "Match the {many} with their {others}. How many lead to {others} whose {column} is {value}?",
@@ -155,7 +155,12 @@ def _count(tables: Tables, second: Table, choices: Choices, request: Request) ->
         evidence=(*((0, row) for row in rows.tolist()), *((1, row) for row in others.tolist())),
         wording="count",
         words=words_of(
-            tables, column=column.phrase, other=second.one, others=second.many, value=quoted(value, language)
+            tables,
+            column=column.phrase,
+            other=second.one,
+            a_other=with_article(second.one),
+            others=second.many,
+            value=quoted(value, language),
         ),
         notes=(AS_NUMBER,),
         steps=tuple(lines) if request.steps else (),

@@ -103,8 +103,8 @@ WORDINGS: dict[str, Bilingual] = {
     },
 }
 FROM_ONE: Sentences = {
-    "en": "Rows are counted from 1; the header does not count.",
-    "zh": "行号从1开始，表头不算。",
+    "en": "Rows are counted from 1, one for each {one}; a header does not count.",
+    "zh": "每个{one}算一行，行号从1开始，表头不算。",
 }
 
 
