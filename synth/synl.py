@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from packing.chat import ChatTemplate
 from packing.dataset import schema as schemas
-from packing.dataset.errors import FieldProblem, SpecError
+from packing.dataset.errors import DatasetError, FieldProblem, SpecError
 from packing.plan import Inputs, Piece, Plan, Shard, Survey, Tally
 from packing.skipalign_plan import cut_by_tokens, runs
 from synth import synl_rows, synl_statistics
@@ -136,9 +136,11 @@ def build(spec: Spec, shard: Shard, inputs: Inputs, tally: Tally) -> Iterator[pa
 
 def check(spec: Spec, batch: pa.RecordBatch) -> None:
     """Raise DatasetError where a row breaks an invariant: see synth.synl_rows."""
-    length = spec.length
-    most = length.max if isinstance(length, Span) else max(length)
-    synl_rows.check(batch, most_tokens=most, most_turns=spec.turns.max)
+    numbers = synl_rows.numbers(batch)
+    if ((numbers < 0) | (numbers >= spec.samples)).any():
+        message = f"a row's number is not one of the {spec.samples} that the spec asks for"
+        raise DatasetError(message, param="id")
+    synl_rows.check(batch, lengths=_lengths(spec, numbers).tolist(), most_turns=spec.turns.max)
 
 
 def conclude(spec: Spec, tally: Tally) -> list[str]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from packing.dataset.errors import DatasetError
 from synth.audit.rows import final_answer
 from synth.tables.fit import Fitted
+from synth.tables.lengths import shortest
 from synth.tables.render.formats import FORMATS
 from synth.tables.tasks.catalogue import TASKS
 
@@ -37,17 +40,30 @@ def record(row: int, split: str, found: Fitted) -> dict[str, Any]:
     }
 
 
-def check(batch: pa.RecordBatch, *, most_tokens: int, most_turns: int) -> None:
+def numbers(batch: pa.RecordBatch) -> NDArray[np.int64]:
+    """The number of each row, which its id ends with: int64 [n]; raises DatasetError for an id that ends with none."""
+    found: list[int] = []
+    for name in batch.column("id").to_pylist():
+        number = name.rpartition("-")[2]
+        if not (number.isascii() and number.isdigit()):
+            message = f"the id {name!r} does not end with the number of a row"
+            raise DatasetError(message, param=name)
+        found.append(int(number))
+    return np.array(found, np.int64)
+
+
+def check(batch: pa.RecordBatch, *, lengths: Sequence[int], most_turns: int) -> None:
     """Raise DatasetError naming the first row that breaks an invariant: known names, turns by turns, one query and one answer a
-    question, responses that end with their answers, evidence inside the message it names, a length the spec allows."""
-    for row in batch.to_pylist():
-        reason = _fault(row, most_tokens, most_turns)
+    question, responses that end with their answers, evidence inside the message it names, and as many tokens as were asked for:
+    `lengths` are those of the batch's rows."""
+    for row, target in zip(batch.to_pylist(), lengths, strict=True):
+        reason = _fault(row, target, most_turns)
         if reason:
             message = f"row {row['id']}: {reason}"
             raise DatasetError(message, param=row["id"])
 
 
-def _fault(row: Mapping[str, Any], most_tokens: int, most_turns: int) -> str:
+def _fault(row: Mapping[str, Any], target: int, most_turns: int) -> str:
     """What is wrong with a row; empty where nothing is."""
     messages, count = row["messages"], len(row["queries"])
     task = TASKS.get(row["task"])
@@ -62,8 +78,8 @@ def _fault(row: Mapping[str, Any], most_tokens: int, most_turns: int) -> str:
     for answer, message in zip(row["answers"], messages[1::2], strict=True):
         if final_answer(message["content"]) != answer:
             return f"a response does not end with its answer {answer!r}"
-    if not 0 < row["n_tokens"] <= most_tokens:
-        return f"it has {row['n_tokens']} tokens, the spec allows {most_tokens}"
+    if not shortest(target) <= row["n_tokens"] <= target:
+        return f"it has {row['n_tokens']} tokens, and was to have {shortest(target)} to {target}"
     return _fault_of_evidence(row, count)
 
 

@@ -189,7 +189,10 @@ def damaged(batch, name, value):
         ("answers", lambda a: a[:-1], "queries and"),
         ("answers", lambda a: [*a[:-1], "no"], "does not end with its answer 'no'"),
         ("messages", lambda m: m[::-1], "not a question and a response"),
-        ("n_tokens", lambda _: 5001, "has 5001 tokens, the spec allows 5000"),
+        ("n_tokens", lambda n: n + 200, "tokens, and was to have"),
+        ("n_tokens", lambda n: n - 200, "tokens, and was to have"),
+        ("id", lambda _: "train-one", "does not end with the number of a row"),
+        ("id", lambda _: "train-00000048", "not one of the 48"),
         ("evidence", lambda e: [{**e[0], "end": 10**6}], "outside its message"),
         ("evidence", lambda e: [{**e[0], "message": 1}], "message 1"),
     ],
@@ -200,6 +203,12 @@ def test_a_row_that_breaks_an_invariant_is_found(dataset, column, value, reason)
     synl.check(spec, batch)
     with pytest.raises(DatasetError, match=reason):
         synl.check(spec, damaged(batch, column, value))
+
+
+def test_a_dataset_without_the_unanswerable_questions_it_was_to_have_says_so(tmp_path):
+    warnings = read_manifest(build(tmp_path / "none", samples=4, length=[2000], tasks={"count": 1})).warnings
+    assert ["no question is unanswerable" in warning for warning in warnings] == [True]
+    assert not read_manifest(build(tmp_path / "unasked", samples=4, length=[2000], unanswerable=0)).warnings
 
 
 def test_verify_answers_at_the_command_line(dataset, tmp_path, capsys, monkeypatch):

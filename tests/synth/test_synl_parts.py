@@ -30,7 +30,7 @@ from synth.tables.wording import fill
 from synth.values import pools
 from synth.values.columns import Category, Phrases, number_text
 from synth.values.keys import digit_sums, exchanged, key_numbers
-from synth.values.pools import as_cells, for_split, is_served, pool
+from synth.values.pools import as_cells, for_split, full_names, is_served, pool
 from tests.synth.support import LOCALES
 
 POOLS = ("first_name", "last_name", "city", "company", "street_name", "user_name")
@@ -95,6 +95,11 @@ def test_near_duplicates_are_as_many_as_asked():
     assert 35 < near(0.3) < 75
 
 
+def full_name_grid(locale, split):
+    firsts, lasts = (len(pool(locale, split, name)) for name in ("first_name", "last_name"))
+    return full_names(locale, split, np.repeat(np.arange(firsts), lasts), np.tile(np.arange(lasts), firsts)).tolist()
+
+
 def test_splits_share_no_word_of_a_pool():
     words = 0
     for locale, name in product(("en_US", "zh_CN", "de_DE", "ja_JP"), POOLS):
@@ -103,6 +108,10 @@ def test_splits_share_no_word_of_a_pool():
         assert len(test) >= 2
         words += len(train) + len(test)
     assert words > 4000
+    for locale in LOCALES:
+        names = {split: set(full_name_grid(locale, split)) for split in ("train", "test")}
+        assert len(names["train"]) > 20_000 > len(names["test"]) * 0.9 > 1000
+        assert not names["train"] & names["test"]
     for schema in SCHEMAS.values():
         for field in [*schema.main.fields, *(schema.second.fields if schema.second else ())]:
             content = field.content

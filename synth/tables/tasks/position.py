@@ -112,7 +112,7 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
     """One of the three; lacking, the row or the successor of a key that is not there."""
     table, language = tables.main, tables.language
     wording = choices.pick(("number", "after") if request.lacking else ("nth", "number", "after"))
-    row = choices.below(table.rows - 1)
+    row = choices.below(table.rows - (wording == "after"))
     value = missing_key(table, choices) if request.lacking else table.key_column.cells[row]
     if value is None:
         return None
