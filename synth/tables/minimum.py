@@ -15,7 +15,7 @@ from synth.tables.tasks.catalogue import TASKS
 from synth.values.pools import Split
 
 OPENING_TOKENS = 180
-ANSWER_TOKENS, STEPS_TOKENS = 160, 480
+ANSWER_TOKENS, STEPS_TOKENS = 140, 320
 """Room for a question with its answer, and more for its steps on the smallest table."""
 
 
