@@ -99,6 +99,19 @@ def test_nothing_is_shared_between_train_and_test(tmp_path):
     assert min(len(found[s]) for found in (questions, messages, keys) for s in found) > 200
 
 
+def test_questions_without_a_key_are_worded_apart_too(tmp_path):
+    """Which airline has the most flights? Nothing but the wording tells such questions of the two splits apart."""
+    fields = {"tasks": {"group": 1}, "schemas": {"flights": 1}, "reasoning": 0, "turns": {"min": 4, "max": 4}}
+    folder = build(
+        tmp_path / "set", samples=90, length=[2400], split={"train": 1, "test": 1}, locales={"en_US": 1}, **fields
+    )
+    asked = {"train": set(), "test": set()}
+    for row in rows_of(folder):
+        asked[row["split"]] |= {question_of(row, number) for number in range(4)}
+    assert min(len(asked["train"]), len(asked["test"])) > 20
+    assert not asked["train"] & asked["test"]
+
+
 def test_shares_are_those_asked_for(tmp_path):
     fields = {"samples": 240, "length": [2000], "turns": {"min": 1, "max": 3}, "reasoning": 0.3, "unanswerable": 0.4}
     tasks = {"lookup": 3, "row": 1, "count": 0}
