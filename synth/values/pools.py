@@ -35,12 +35,18 @@ def is_served(locale: str) -> bool:
     return locale in AVAILABLE_LOCALES and locale not in DEPRECATED
 
 
+@lru_cache(maxsize=4)
+def _faker(locale: str) -> Faker:
+    """Faker for one locale, with a generator of random numbers of its own."""
+    return Faker(locale, use_weighting=locale not in EVEN)
+
+
 @lru_cache(maxsize=256)
 def _words(locale: str, name: str) -> tuple[str, ...]:
     """Distinct words of one provider in the order drawn; the English ones where the locale has none of its own."""
     try:
-        # An instance for each pool: what one pool draws must not depend on which were drawn before it.
-        faker = Faker(locale, use_weighting=locale not in EVEN)
+        faker = _faker(locale)
+        # Seeded anew for each pool: what one draws must not depend on which were drawn before it.
         faker.seed_instance(POOL_SEED)
         draw: Callable[[], Any] = getattr(faker, name)
         drawn = [" ".join(str(draw()).split()) for _ in range(POOL)]

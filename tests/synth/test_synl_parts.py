@@ -124,6 +124,16 @@ def test_splits_share_no_word_of_a_pool():
                     assert len(for_split(first, "train")) > len(for_split(first, "test")) >= 2
 
 
+def test_a_pool_does_not_depend_on_those_drawn_before_it():
+    def drawn(locale, names):
+        pools._words.cache_clear()
+        pools._faker.cache_clear()
+        return {name: pools._words(locale, name) for name in names}
+
+    for locale in ("en_US", "zh_CN", "es_CL", "ja_JP"):
+        assert drawn(locale, POOLS) == drawn(locale, POOLS[::-1])
+
+
 def test_keys_of_the_splits_are_told_apart_by_their_digits():
     u = Draws(0, "test/keys").uniform(np.arange(20_000))
     for split in ("train", "test"):
