@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import yaml
@@ -11,11 +12,13 @@ from packing import cip, mixture, skipalign
 from packing.dataset.errors import FieldProblem, SpecError
 from packing.plan import Kind
 from packing.spec import CommonSpec, Source, validate
+from synth import synl
 
 KINDS: dict[str, Kind] = {
     "cip": cip,
     "mixture": mixture,
     "skipalign": skipalign,
+    "synl": synl,
 }
 
 LARGEST_SPEC = 1024 * 1024
@@ -80,9 +83,19 @@ def spec_of(value: dict[str, Any]) -> CommonSpec:
     try:
         data = json.dumps(value, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise _refuse(f"not plain data ({error})") from None
+        raise _refuse(f"not plain data ({error})", _not_finite(value)) from None
     spec = validate(KINDS[name].Spec, data)
     return spec.with_part_specs(_understood(spec)) if spec.part_specs() else spec
+
+
+def _not_finite(value: dict[str, Any], pointer: str = "") -> str:
+    """The pointer of the first number that is infinite or none (YAML can write those); empty where there is none."""
+    for name, inner in value.items():
+        if isinstance(inner, float) and not math.isfinite(inner):
+            return f"{pointer}/{name}"
+        if isinstance(inner, dict) and (found := _not_finite(inner, f"{pointer}/{name}")):
+            return found
+    return ""
 
 
 def _understood(spec: CommonSpec) -> dict[str, dict[str, Any]]:

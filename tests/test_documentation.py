@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from packing.dataset.schema import CIP, MIXTURE, SKIPALIGN
+from packing.dataset.schema import CIP, MIXTURE, SKIPALIGN, SYNL
 from packing.positions import REASONS
 from service.cli import COMMANDS
 from service.kinds import KINDS
+from synth.audit.evaluate import STEPS
+from synth.tables.render.formats import FORMATS
+from synth.tables.schemas import catalogue
+from synth.tables.tasks.catalogue import TASKS
 from tests.service.support import settings_in
 
-SCHEMAS = {"cip": CIP, "mixture": MIXTURE, "skipalign": SKIPALIGN}
+SCHEMAS = {"cip": CIP, "mixture": MIXTURE, "skipalign": SKIPALIGN, "synl": SYNL}
 ROOT = Path(__file__).parent.parent
 TEXTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("packing/builtin_tokenizer/*.md")])
 
@@ -48,6 +52,14 @@ def test_every_field_and_column_of_a_kind_is_documented(kind):
 def test_every_reason_not_to_skip_is_documented():
     words = text("docs/skipalign.md")
     assert {reason for reason in REASONS if reason and f"`{reason}`" not in words} == set()
+
+
+def test_every_task_format_schema_and_step_of_synl_is_documented():
+    words = text("docs/synl.md")
+    assert {name for name in {*TASKS, *FORMATS, *STEPS} if f"`{name}`" not in words} == set()
+    seconds = [name for name, schema in catalogue.SCHEMAS.items() if schema.second is not None]
+    assert f"needs one with a second table: {', '.join(seconds)} |" in words
+    assert f"{len(catalogue.SCHEMAS)} schemas" in words
 
 
 def test_every_route_is_documented(tmp_path):

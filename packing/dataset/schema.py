@@ -77,3 +77,32 @@ all rows that were packed into it, of which `source_row` is the first."""
 
 DELTA_COLUMNS = ("position_ids",)
 """Columns whose values rise by one nearly everywhere: DELTA_BINARY_PACKED takes 0.03 bytes a value where the default takes 1.9."""
+
+MESSAGE = pa.struct([pa.field("role", pa.string(), nullable=False), pa.field("content", pa.string(), nullable=False)])
+
+EVIDENCE = pa.struct(
+    [
+        pa.field("question", pa.int32(), nullable=False),
+        pa.field("message", pa.int32(), nullable=False),
+        pa.field("start", pa.int32(), nullable=False),
+        pa.field("end", pa.int32(), nullable=False),
+    ]
+)
+
+SYNL = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("task", pa.string(), nullable=False),
+        pa.field("family", pa.string(), nullable=False),
+        pa.field("format", pa.string(), nullable=False),
+        pa.field("locale", pa.string(), nullable=False),
+        pa.field("messages", list_of(MESSAGE), nullable=False),
+        pa.field("queries", list_of(pa.string()), nullable=False),
+        pa.field("answers", list_of(pa.string()), nullable=False),
+        pa.field("evidence", list_of(EVIDENCE), nullable=False),
+        pa.field("n_tokens", pa.int32(), nullable=False),
+    ]
+)
+"""A conversation about a table: `queries` and `answers` have one entry a question, `evidence` are the rows each question needs, from
+`start` to `end` in code points of the content of message `message`; `task` and `family` are the first question's."""

@@ -38,6 +38,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _text(number: int, row: dict[str, Any]) -> str:
+    if "messages" in row:
+        return _conversation(number, row)
     if "reading" not in row:
         return f"row {number}\n" + "\n".join(f"  {name}: {_short(value)}" for name, value in row.items()) + "\n"
     named = f" · source {', '.join(row['source_ids'])}" if "source_ids" in row else ""
@@ -49,6 +51,22 @@ def _text(number: int, row: dict[str, Any]) -> str:
         lines.append(f"  {label:<9} positions {first}..{last}, {part['trained']} trained")
         lines += [f"    | {line}" for line in _short(part["text"]).splitlines() or [""]]
     return "\n".join(lines) + "\n"
+
+
+def _conversation(number: int, row: dict[str, Any]) -> str:
+    """A row of messages: what it is, then turn by turn, the middle of a long message left out."""
+    about = {name: value for name, value in row.items() if not isinstance(value, list)}
+    lines = [f"row {number} · " + " · ".join(f"{name} {value}" for name, value in about.items())]
+    for message in row["messages"]:
+        lines.append(f"  {message['role']}")
+        lines += [f"    | {line}" for line in _ends(message["content"]).splitlines() or [""]]
+    return "\n".join(lines) + "\n"
+
+
+def _ends(text: str) -> str:
+    if len(text) <= 2 * MOST_CHARACTERS:
+        return text
+    return f"{text[:MOST_CHARACTERS]}… ({len(text)} characters) …{text[-MOST_CHARACTERS:]}"
 
 
 def _short(value: Any) -> str:

@@ -1,4 +1,5 @@
-"""`longweave verify DIR`: the manifest, every checksum, every value, the invariants of every row."""
+"""`longweave verify DIR`: the manifest, every checksum, every value, the invariants of every row; with --answers, of a SynL dataset,
+every answer recomputed from the tables in the messages."""
 
 from __future__ import annotations
 
@@ -8,14 +9,20 @@ from pathlib import Path
 
 from packing.dataset.errors import DatasetError, SpecError
 from packing.dataset.manifest import Manifest
-from packing.dataset.reader import check_file, check_values, open_parquet, read_manifest
+from packing.dataset.reader import check_file, check_values, open_parquet, read_manifest, read_rows
 from packing.spec import CommonSpec
 from service.kinds import KINDS, spec_of
+from synth.audit.rows import audit
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("dataset", type=Path, help="the dataset's directory")
+    parser.add_argument(
+        "--answers",
+        action="store_true",
+        help="recompute every answer of a synl dataset from the tables in its messages",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -26,11 +33,14 @@ def run(options: argparse.Namespace) -> int:
         "rows": sum(f.rows for f in manifest.files),
         "tokens": sum(f.tokens for f in manifest.files),
     }
+    if options.answers:
+        counts["answers"] = recompute(options.dataset, manifest)
     if options.json:
         print(json.dumps({"dataset": str(options.dataset), "whole": True, **counts}))
     else:
         print(
             f"{options.dataset}: whole; {counts['rows']:,} rows and {counts['tokens']:,} tokens in {counts['files']} files checked"
+            + (f"; {counts['answers']:,} answers recomputed, all equal" if options.answers else "")
         )
     return 0
 
@@ -54,6 +64,23 @@ def verify(folder: Path) -> Manifest:
                     raise DatasetError(f"{file.path}: {error.message}", param=file.path) from error
     _check_counts(manifest)
     return manifest
+
+
+def recompute(folder: Path, manifest: Manifest) -> int:
+    """Recompute every answer of a verified dataset; raises DatasetError with the first that is wrong, or where there are none."""
+    if manifest.kind != "synl":
+        message = f"--answers is for datasets of kind synl, whose questions are data; this one is {manifest.kind}"
+        raise DatasetError(message, param="--answers")
+    answers = 0
+    for file in manifest.files:
+        with open_parquet(folder / file.path, name=file.path) as parquet:
+            for batch in read_rows(parquet, name=file.path):
+                for row in batch.to_pylist():
+                    try:
+                        answers += audit(row)
+                    except DatasetError as error:
+                        raise DatasetError(f"{file.path}: {error.message}", param=file.path) from error
+    return answers
 
 
 def _spec(manifest: Manifest) -> CommonSpec:

@@ -1,0 +1,92 @@
+"""Rows of a SynL dataset: made of fitted conversations, and held to their invariants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from packing.dataset.errors import DatasetError
+from synth.audit.rows import final_answer
+from synth.tables.fit import Fitted
+from synth.tables.lengths import shortest
+from synth.tables.render.formats import FORMATS
+from synth.tables.tasks.catalogue import TASKS
+
+SPLITS = ("train", "test")
+
+
+def record(row: int, split: str, found: Fitted) -> dict[str, Any]:
+    """A row as plain data, in the order of the columns."""
+    outline, talk = found.outline, found.conversation
+    task = outline.turns[0][0]
+    return {
+        "id": f"{split}-{row:08d}",
+        "split": split,
+        "task": task.name,
+        "family": task.family,
+        "format": outline.format.name,
+        "locale": outline.locale,
+        "messages": talk.messages,
+        "queries": talk.queries,
+        "answers": talk.answers,
+        "evidence": [
+            {"question": question, "message": 0, "start": start, "end": end} for question, start, end in talk.evidence
+        ],
+        "n_tokens": found.tokens,
+    }
+
+
+def numbers(batch: pa.RecordBatch) -> NDArray[np.int64]:
+    """The number of each row, which its id ends with: int64 [n]; raises DatasetError for an id that ends with none."""
+    found: list[int] = []
+    for name in batch.column("id").to_pylist():
+        number = name.rpartition("-")[2]
+        if not (number.isascii() and number.isdigit()):
+            message = f"the id {name!r} does not end with the number of a row"
+            raise DatasetError(message, param=name)
+        found.append(int(number))
+    return np.array(found, np.int64)
+
+
+def check(batch: pa.RecordBatch, *, lengths: Sequence[int], most_turns: int) -> None:
+    """Raise DatasetError naming the first row that breaks an invariant: known names, turns by turns, one query and one answer a
+    question, responses that end with their answers, evidence inside the message it names, and as many tokens as were asked for:
+    `lengths` are those of the batch's rows."""
+    for row, target in zip(batch.to_pylist(), lengths, strict=True):
+        reason = _fault(row, target, most_turns)
+        if reason:
+            message = f"row {row['id']}: {reason}"
+            raise DatasetError(message, param=row["id"])
+
+
+def _fault(row: Mapping[str, Any], target: int, most_turns: int) -> str:
+    """What is wrong with a row; empty where nothing is."""
+    messages, count = row["messages"], len(row["queries"])
+    task = TASKS.get(row["task"])
+    if row["split"] not in SPLITS or row["format"] not in FORMATS:
+        return f"its split is {row['split']!r} and its format {row['format']!r}"
+    if task is None or task.family != row["family"]:
+        return f"its task {row['task']!r} is of no family {row['family']!r}"
+    if not 1 <= count <= most_turns or len(row["answers"]) != count:
+        return f"it has {count} queries and {len(row['answers'])} answers"
+    if [message["role"] for message in messages] != ["user", "assistant"] * count:
+        return "its messages are not a question and a response, turn by turn"
+    for answer, message in zip(row["answers"], messages[1::2], strict=True):
+        if final_answer(message["content"]) != answer:
+            return f"a response does not end with its answer {answer!r}"
+    if not shortest(target) <= row["n_tokens"] <= target:
+        return f"it has {row['n_tokens']} tokens, and was to have {shortest(target)} to {target}"
+    return _fault_of_evidence(row, count)
+
+
+def _fault_of_evidence(row: Mapping[str, Any], count: int) -> str:
+    for span in row["evidence"]:
+        if not (0 <= span["question"] < count and span["message"] == 0):
+            return f"evidence speaks of question {span['question']} and message {span['message']}"
+        if not 0 <= span["start"] < span["end"] <= len(row["messages"][0]["content"]):
+            return f"evidence lies at {span['start']}..{span['end']}, outside its message"
+    return ""

@@ -1,0 +1,145 @@
+"""The spec of a SynL dataset (contract, `kind: synl`): weights, lengths, shares, every one checked by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import date
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from packing.spec import CommonSpec, StrictModel
+from synth.tables.outline import Mix
+from synth.tables.render.formats import FORMATS
+from synth.tables.schemas.catalogue import SCHEMAS
+from synth.tables.tasks.catalogue import TASKS
+from synth.values.pools import is_served
+
+SHORTEST, LONGEST = 256, 2**20
+Tokens = Annotated[int, Field(ge=SHORTEST, le=LONGEST)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class Span(StrictModel):
+    """Lengths from `min` to `max` tokens, drawn evenly (`uniform`) or evenly on a logarithmic scale."""
+
+    min: Tokens = 2000
+    max: Tokens = 100_000
+    draw: Literal["log_uniform", "uniform"] = "log_uniform"
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.min > self.max:
+            message = f"min ({self.min}) is above max ({self.max})"
+            raise ValueError(message)
+        return self
+
+
+class Turns(StrictModel):
+    """How many questions a conversation has."""
+
+    min: Annotated[int, Field(ge=1, le=64)] = 1
+    max: Annotated[int, Field(ge=1, le=64)] = 4
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.min > self.max:
+            message = f"min ({self.min}) is above max ({self.max})"
+            raise ValueError(message)
+        return self
+
+
+_LISTED: TypeAdapter[list[int]] = TypeAdapter(Annotated[list[Tokens], Field(min_length=1, max_length=1000)])
+
+
+def _length(value: Any) -> Span | list[int]:
+    """A list is a list and anything else a span, so that an error names the field and not the kind of length it might have been."""
+    if isinstance(value, Span):
+        return value
+    return _LISTED.validate_python(value, strict=True) if isinstance(value, list) else Span.model_validate(value)
+
+
+def _problems(found: Mapping[tuple[str, ...], str]) -> ValidationError:
+    """Sentences about fields further in, each under its own name."""
+    lines = [
+        InitErrorDetails(
+            type=PydanticCustomError("value_error", "{sentence}", {"sentence": text}), loc=steps, input=None
+        )
+        for steps, text in found.items()
+    ]
+    return ValidationError.from_exception_data("weights", lines)
+
+
+def _weights(what: str, names: str, known: Mapping[str, object] | None = None) -> AfterValidator:
+    """Weights by name: every name known, every weight finite and not negative, one of them above zero."""
+
+    def check(weights: dict[str, float]) -> dict[str, float]:
+        found: dict[tuple[str, ...], str] = {}
+        for name, weight in weights.items():
+            if not (name in known if known is not None else is_served(name)):
+                found[name,] = f"there is no {what} {name!r}; there are {names}"
+            elif not math.isfinite(weight) or weight < 0:
+                found[name,] = f"the weight of {name!r} is {weight!r}: a weight is a number from 0 up"
+        if found:
+            raise _problems(found)
+        if not any(weight > 0 for weight in weights.values()):
+            message = f"no {what} has a weight above zero: give one to any of {names}"
+            raise ValueError(message)
+        return weights
+
+    return AfterValidator(check)
+
+
+Weights = Annotated[dict[str, float], Field(max_length=256)]
+LOCALES = "en_US and zh_CN, and every other locale of Faker (de_DE, fr_FR, ja_JP, …) with English sentences"
+LOCALE_WEIGHTS = {"en_US": 3.0, "zh_CN": 1.0}
+SPLIT_WEIGHTS = {"train": 0.98, "test": 0.02}
+
+
+class Spec(CommonSpec):
+    """The spec of a SynL dataset."""
+
+    kind: Literal["synl"]  # pyright: ignore[reportIncompatibleVariableOverride] (frozen, so narrowing is safe)
+    samples: Annotated[int, Field(ge=1, le=10_000_000)] = 1000
+    length: Annotated[Span | list[int], BeforeValidator(_length)] = Span()
+    tasks: Annotated[Weights, _weights("task", ", ".join(TASKS), TASKS)] = dict.fromkeys(TASKS, 1.0)
+    formats: Annotated[Weights, _weights("format", ", ".join(FORMATS), FORMATS)] = dict.fromkeys(FORMATS, 1.0)
+    locales: Annotated[Weights, _weights("locale", LOCALES)] = LOCALE_WEIGHTS
+    schemas: Annotated[Weights, _weights("schema", ", ".join(SCHEMAS), SCHEMAS)] = dict.fromkeys(SCHEMAS, 1.0)
+    turns: Turns = Turns()
+    reasoning: Share = 0.5
+    unanswerable: Share = 0.05
+    distractors: Share = 0.1
+    split: Annotated[Weights, _weights("split", "train and test", SPLIT_WEIGHTS)] = SPLIT_WEIGHTS
+    template_date: date = date(2026, 1, 1)
+
+    @model_validator(mode="after")
+    def _served(self) -> Self:
+        used = [name for name, weight in self.schemas.items() if weight > 0]
+        if self.tasks.get("join", 0) > 0 and all(SCHEMAS[name].second is None for name in used):
+            able = ", ".join(name for name, schema in SCHEMAS.items() if schema.second is not None)
+            message = (
+                "join needs a schema with a second table, and none of those in schemas has one: "
+                f"add one of {able}, or give join the weight 0"
+            )
+            raise _problems({("tasks", "join"): message})
+        return self
+
+    def wanted(self) -> tuple[Literal["rows", "tokens"], int]:
+        """As many rows as `samples` says."""
+        return "rows", self.samples
+
+    def mix(self) -> Mix:
+        """What conversations are drawn from."""
+        return Mix(
+            tasks=self.tasks,
+            formats=self.formats,
+            locales=self.locales,
+            schemas=self.schemas,
+            turns=(self.turns.min, self.turns.max),
+            reasoning=self.reasoning,
+            unanswerable=self.unanswerable,
+            distractors=self.distractors,
+        )

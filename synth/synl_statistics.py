@@ -1,0 +1,60 @@
+"""What is counted while SynL rows are built: lengths, tables, where evidence lies, and questions by task, format, locale and family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from packing.dataset.charts import SCHEMA
+from packing.dataset.statistics import Histogram, even_edges, powers_of_two
+from packing.plan import Tally
+from synth.synl_spec import Span, Spec
+from synth.tables.fit import Fitted
+from synth.tables.tasks.catalogue import TASKS
+from synth.tables.wording import NOT_IN_TABLE
+
+
+def count_row(spec: Spec, record: Mapping[str, Any], found: Fitted, tally: Tally) -> None:
+    """Count one row."""
+    longest = spec.length.max if isinstance(spec.length, Span) else max(spec.length)
+    for name in ("split", "format", "locale"):
+        tally.count(f"{name}_{record[name]}")
+    tally.count("questions", len(record["answers"]))
+    for (task, _), answer, response in zip(
+        found.outline.turns, record["answers"], record["messages"][1::2], strict=True
+    ):
+        tally.count(f"task_{task.name}")
+        tally.count(f"family_{task.family}")
+        tally.count("questions_unanswerable", answer == NOT_IN_TABLE[found.outline.language])
+        tally.count("questions_with_steps", response["content"] != answer)
+    tally.histogram("row_tokens", Histogram(powers_of_two(longest))).add([record["n_tokens"]])
+    tally.histogram("table_rows", Histogram(powers_of_two(65536))).add([found.table_rows])
+    tally.histogram("turns", Histogram(list(range(1, 66)))).add([len(record["answers"])])
+    starts = np.array([span["start"] for span in record["evidence"]], np.int64)
+    depths = starts * 100 // len(record["messages"][0]["content"])
+    tally.histogram("evidence_depth_percent", Histogram(even_edges(99, 20))).add(depths)
+
+
+def charts(tally: Tally) -> dict[str, Any]:
+    """A bar chart of questions by task and family."""
+    values = [
+        {"task": name, "family": task.family, "questions": tally.counts.get(f"task_{name}", 0)}
+        for name, task in TASKS.items()
+    ]
+    return {
+        "questions_by_task": {
+            "$schema": SCHEMA,
+            "title": "questions by task",
+            "width": 480,
+            "height": 240,
+            "data": {"values": values},
+            "mark": {"type": "bar", "tooltip": True},
+            "encoding": {
+                "y": {"field": "task", "type": "nominal", "sort": None, "title": None},
+                "x": {"field": "questions", "type": "quantitative"},
+                "color": {"field": "family", "type": "nominal"},
+            },
+        }
+    }

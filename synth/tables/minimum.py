@@ -1,0 +1,52 @@
+"""The shortest length that a mix can be asked for: the smallest table in the longest format, with its questions and answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from synth.tables.fit import FEWEST_ROWS, row_tokens, second_rows
+from synth.tables.generate import Generator
+from synth.tables.lengths import TokenCounter
+from synth.tables.outline import Mix
+from synth.tables.render.formats import FORMATS
+from synth.tables.schemas.catalogue import SCHEMAS
+from synth.tables.tasks.catalogue import TASKS
+from synth.values.pools import Split
+
+OPENING_TOKENS = 180
+ANSWER_TOKENS, STEPS_TOKENS = 140, 320
+"""Room for a question with its answer, and more for its steps on the smallest table."""
+
+
+def minimum_length(mix: Mix, counter: TokenCounter, split: Split) -> int:
+    """Tokens that any conversation of a mix has room in, rounded up to a hundred."""
+    joins = any(mix.tasks.get(name, 0) > 0 and task.joins for name, task in TASKS.items())
+    turn = ANSWER_TOKENS + (STEPS_TOKENS if mix.reasoning > 0 else 0)
+    tables = max(
+        _smallest(counter, schema, locale, form, split, joins=joins)
+        for schema in _used(mix.schemas)
+        for locale in _used(mix.locales)
+        for form in _used(mix.formats)
+    )
+    return math.ceil((OPENING_TOKENS + tables + mix.turns[0] * turn) / 100) * 100
+
+
+def _used(weights: Mapping[str, float]) -> list[str]:
+    return [name for name, weight in weights.items() if weight > 0]
+
+
+def _smallest(counter: TokenCounter, name: str, locale: str, format_: str, split: Split, *, joins: bool) -> int:
+    """Tokens of the smallest tables of a schema in a format, in the longer of the format's forms."""
+    schema, found = SCHEMAS[name], 0
+    generator = Generator(seed=0, locale=locale, split=split, row=0, attempt=0, distractors=0.0)
+    for form in FORMATS[format_]:
+        texts: list[str] = []
+        main = generator.main(schema, 2, None)
+        texts.append(form.head(main) + form.tail)
+        if joins and schema.second is not None:
+            second = generator.second(schema, second_rows(0))
+            texts += [form.head(second) + form.tail, form.between.join(form.rows(second))]
+        rows = math.ceil(FEWEST_ROWS * row_tokens(counter, schema, locale, form, split))
+        found = max(found, rows + int(counter.lines(texts).sum()))
+    return found

@@ -1,0 +1,13 @@
+"""Records of `title: value` lines with an empty line between them, in a fenced block; a value is the rest of its line, as it is."""
+
+from __future__ import annotations
+
+from synth.tables.render.format import Format, joined
+from synth.tables.table import Table
+
+
+def _rows(table: Table) -> list[str]:
+    return joined([[f"{c.title}: {cell}" for cell in c.cells.tolist()] for c in table.columns], between="\n")
+
+
+KEY_VALUE = Format(name="key_value", head=lambda _: "```text\n", rows=_rows, between="\n\n", tail="\n```\n")

@@ -1,0 +1,23 @@
+"""Markdown's pipe tables; a pipe or a backslash inside a cell is escaped by a backslash."""
+
+from __future__ import annotations
+
+from synth.tables.render.format import Format, escaped, joined
+from synth.tables.table import Table
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|")
+
+
+def _head(table: Table) -> str:
+    titles = " | ".join(_escape(column.title) for column in table.columns)
+    rule = " | ".join("---" for _ in table.columns)
+    return f"| {titles} |\n| {rule} |\n"
+
+
+def _rows(table: Table) -> list[str]:
+    return joined([escaped(c, _escape) for c in table.columns], start="| ", between=" | ", end=" |")
+
+
+MARKDOWN = Format(name="markdown", head=_head, rows=_rows, between="\n", tail="\n")

@@ -1,0 +1,176 @@
+"""Typed columns: what a schema says of each, and its cells from arrays of uniform numbers.
+
+Every column takes two uniforms a cell, so a cell is a function of (seed, row, column, place) and of nothing drawn before it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synth.values.pools import Cells, Split, as_cells, for_split, full_names, pool
+
+RESERVED_MAIL = ("example.com", "example.org", "example.net")
+"""Domains that nobody can own (RFC 2606)."""
+CATEGORIES_FOR_TEST = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """The unique key of a row, such as EMP-482913."""
+
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The key of a row in the schema's second table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Text from Faker's pools: `person`, `city`, `company`, `street`, `email`, `host`, `team`."""
+
+    pool: Literal["person", "city", "company", "street", "email", "host", "team"]
+
+
+@dataclass(frozen=True, slots=True)
+class Phrases:
+    """Text put together of two lists, English and Chinese: titles of books, notes. `english` and `chinese` are (first, second, joint)."""
+
+    english: tuple[tuple[str, ...], tuple[str, ...], str]
+    chinese: tuple[tuple[str, ...], tuple[str, ...], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """One of a few values, the first ones the most frequent; the last three belong to the test split."""
+
+    english: tuple[str, ...]
+    chinese: tuple[str, ...]
+
+    def values(self, language: str, split: Split) -> tuple[str, ...]:
+        """The values of a split in a language."""
+        values = self.chinese if language == "zh" else self.english
+        return values[-CATEGORIES_FOR_TEST:] if split == "test" else values[:-CATEGORIES_FOR_TEST]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Number:
+    """A measure between `low` and `high`, with `decimals` digits behind the point, a multiple of `step` in the last of them.
+
+    `typical` is the middle of it: `normal` spreads around it, `lognormal` has the long tail that money and durations have. A sum of
+    temperatures means nothing: such a column is not `additive`, and questions ask for its mean alone."""
+
+    low: float
+    high: float
+    decimals: int = 0
+    shape: Literal["uniform", "normal", "lognormal"] = "uniform"
+    typical: float = 0.0
+    spread: float = 0.5
+    step: int = 1
+    additive: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """A date from the first day to the last."""
+
+    first: date
+    last: date
+
+
+Content = Key | Reference | Words | Phrases | Category | Number | Day
+
+
+def category_cells(content: Category, language: str, split: Split, u: NDArray[np.float64]) -> Cells:
+    """Cells whose i-th value has a weight of 1 / (i + 2): frequent and rare ones, as in life. `u` float64 [2, n]."""
+    values = as_cells(content.values(language, split))
+    weights = np.cumsum(1.0 / (np.arange(len(values)) + 2))
+    return values[np.minimum(np.searchsorted(weights / weights[-1], u[0], side="right"), len(values) - 1)]
+
+
+def number_values(content: Number, u: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The numbers of a column in units of their last digit, int64 [n], from `u` float64 [2, n]."""
+    if content.shape == "uniform":
+        values = content.low + u[0] * (content.high - content.low)
+    else:
+        normal = np.sqrt(-2 * np.log1p(-u[0])) * np.cos(2 * np.pi * u[1])
+        logarithmic = content.shape == "lognormal"
+        values = (
+            content.typical * np.exp(content.spread * normal)
+            if logarithmic
+            else content.typical + content.spread * normal
+        )
+    units = np.clip(values, content.low, content.high) * 10**content.decimals
+    return np.rint(units / content.step).astype(np.int64) * content.step
+
+
+def number_text(value: int, decimals: int) -> str:
+    """A number in units of its last digit as it is written: 1234 with two decimals is 12.34."""
+    if not decimals:
+        return str(value)
+    sign, scale = "-" if value < 0 else "", 10**decimals
+    return f"{sign}{abs(value) // scale}.{abs(value) % scale:0{decimals}d}"
+
+
+def number_cells(values: NDArray[np.int64], decimals: int) -> Cells:
+    """Numbers as cells."""
+    return as_cells([number_text(value, decimals) for value in values.tolist()])
+
+
+def day_values(content: Day, u: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Dates as proleptic days (datetime.date.toordinal), int64 [n]."""
+    first, last = content.first.toordinal(), content.last.toordinal()
+    return first + np.minimum((u[0] * (last - first + 1)).astype(np.int64), last - first)
+
+
+def day_text(value: int) -> str:
+    """A day as ISO 8601 writes it."""
+    return date.fromordinal(value).isoformat()
+
+
+def day_cells(values: NDArray[np.int64]) -> Cells:
+    """Days as cells."""
+    return as_cells([day_text(value) for value in values.tolist()])
+
+
+def phrase_cells(content: Phrases, language: str, split: Split, u: NDArray[np.float64]) -> Cells:
+    """Text of two parts; the first parts of the splits are disjoint."""
+    first, second, joint = content.chinese if language == "zh" else content.english
+    ours = as_cells(for_split(first, split))
+    return ours[(u[0] * len(ours)).astype(np.int64)] + joint + as_cells(second)[(u[1] * len(second)).astype(np.int64)]
+
+
+def word_cells(content: Words, locale: str, split: Split, u: NDArray[np.float64]) -> Cells:
+    """Text from the locale's pools."""
+    a, b = ((u[i] * 2**40).astype(np.int64) for i in (0, 1))
+    if content.pool == "person":
+        return full_names(locale, split, a, b)
+    if content.pool in ("email", "host"):
+        users = pool("en_US", split, "user_name")
+        domains = as_cells(RESERVED_MAIL)
+        if content.pool == "email":
+            return users[a % len(users)] + "@" + domains[b % len(domains)]
+        hosts = pool("en_US", split, "last_name")
+        return as_cells(
+            [f"{h.lower()}-{n:02d}.example.net" for h, n in zip(hosts[a % len(hosts)], b % 97, strict=True)]
+        )
+    if content.pool == "team":
+        return _teams(locale, split, a, b)
+    words = pool(locale, split, "street_name" if content.pool == "street" else content.pool)
+    return words[a % len(words)]
+
+
+ENGLISH_TEAMS = ("United", "Rovers", "City", "Athletic", "Wanderers", "Town")
+CHINESE_TEAMS = ("联队", "猛虎", "飞鹰", "雄狮", "海豚", "流星")
+
+
+def _teams(locale: str, split: Split, a: NDArray[np.int64], b: NDArray[np.int64]) -> Cells:
+    chinese = locale == "zh_CN"
+    towns, clubs = pool(locale, split, "city"), as_cells(CHINESE_TEAMS if chinese else ENGLISH_TEAMS)
+    return towns[a % len(towns)] + ("" if chinese else " ") + clubs[b % len(clubs)]

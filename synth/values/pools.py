@@ -1,0 +1,83 @@
+"""Pools of names and other words, drawn from Faker once per process and cut into one for training and one for test.
+
+Faker is asked for 2,000 of each under an instance of its own with a constant seed, and for nothing that reads the clock (its dates do,
+even when seeded). Tables then take from the pools by arrays of indices: no cell ever calls Faker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from faker import Faker
+from faker.config import AVAILABLE_LOCALES
+from numpy.typing import NDArray
+
+Split = Literal["train", "test"]
+Cells = NDArray[np.object_]
+"""Cells of a column: an array of strings."""
+
+POOL = 2000
+POOL_SEED = 20240605
+TEST_SHARE = 5
+"""Every fifth word of a pool is the test split's."""
+EVEN = ("en_US", "zh_CN")
+"""Locales whose names are drawn evenly, for variety; some others (es_CL) cannot be drawn from without Faker's weights."""
+DEPRECATED = ("fr_QC",)
+FAMILY_NAME_FIRST = {"zh": "", "ja": " ", "ko": "", "hu": " "}
+"""Languages that put the family name first, with what stands between the two names."""
+
+
+def is_served(locale: str) -> bool:
+    """Whether Faker knows the locale, under a name that it does not call old."""
+    return locale in AVAILABLE_LOCALES and locale not in DEPRECATED
+
+
+@lru_cache(maxsize=4)
+def _faker(locale: str) -> Faker:
+    """Faker for one locale, with a generator of random numbers of its own."""
+    return Faker(locale, use_weighting=locale not in EVEN)
+
+
+@lru_cache(maxsize=256)
+def _words(locale: str, name: str) -> tuple[str, ...]:
+    """Distinct words of one provider in the order drawn; the English ones where the locale has none of its own."""
+    try:
+        faker = _faker(locale)
+        # Seeded anew for each pool: what one draws must not depend on which were drawn before it.
+        faker.seed_instance(POOL_SEED)
+        draw: Callable[[], Any] = getattr(faker, name)
+        drawn = [" ".join(str(draw()).split()) for _ in range(POOL)]
+    except AttributeError:
+        return _words("en_US", name)
+    words = tuple(dict.fromkeys(word for word in drawn if word))
+    return words if len(words) >= 2 * TEST_SHARE else _words("en_US", name)
+
+
+@lru_cache(maxsize=512)
+def pool(locale: str, split: Split, name: str) -> Cells:
+    """The words of one Faker provider (`city`, `company`, …) in one split: distinct strings; those of the two splits are disjoint."""
+    return as_cells(for_split(_words(locale, name), split))
+
+
+def for_split(words: tuple[str, ...], split: Split) -> tuple[str, ...]:
+    """The part of a list that a split may use: every fifth word is for test, the others for training."""
+    test = split == "test"
+    return tuple(word for i, word in enumerate(words) if (i % TEST_SHARE == TEST_SHARE - 1) == test)
+
+
+def full_names(locale: str, split: Split, first: NDArray[np.int64], last: NDArray[np.int64]) -> Cells:
+    """Names of people from indices int64 [n] (taken modulo the pools' sizes), in the order that the language writes them."""
+    firsts, lasts = pool(locale, split, "first_name"), pool(locale, split, "last_name")
+    given, family = firsts[first % len(firsts)], lasts[last % len(lasts)]
+    between = FAMILY_NAME_FIRST.get(locale.partition("_")[0])
+    return given + " " + family if between is None else family + between + given
+
+
+def as_cells(texts: tuple[str, ...] | list[str]) -> Cells:
+    """Strings as an array of objects, which numpy takes from and compares as a whole."""
+    cells = np.empty(len(texts), object)
+    cells[:] = texts
+    return cells
