@@ -92,6 +92,7 @@ def documents(
     table: pa.Table, *, container: str, name: str, row: Sequence[int], index: Sequence[int], columns: Columns
 ) -> Iterator[Document | Rejected]:
     """Rows of a piece as documents: `text` (or the column the spec names), else `input_ids`; blank lines are passed over."""
+    columns = Columns() if container == "texts" else columns
 
     def read(record: dict[str, Any], number: int, place: int) -> Document:
         found = _id_of(record, columns, number)
@@ -109,7 +110,7 @@ def _each(
     read: Callable[[dict[str, Any], int, int], Item],
 ) -> Iterator[Item | Rejected]:
     """What `read` makes of every row with its two numbers, or why it makes nothing of it."""
-    values = _lines(table) if container == "lines" else _rows(table)
+    values = _values(table, container)
     for number, place, value in zip(row, index, values, strict=True):
         if value is None:
             continue
@@ -121,7 +122,7 @@ def _each(
 
 def unusable(table: pa.Table, *, container: str, name: str, first_row: int) -> Iterator[Rejected]:
     """Rows that are neither a conversation nor a document by the usual names of columns."""
-    values = _lines(table) if container == "lines" else _rows(table)
+    values = _values(table, container)
     for number, value in enumerate(values, first_row):
         try:
             record = None if value is None else _parse(value) if isinstance(value, bytes) else value
@@ -140,9 +141,9 @@ def _is_text(record: Mapping[str, Any]) -> bool:
 
 def first_is_document(table: pa.Table, *, container: str, columns: Columns) -> bool:
     """Whether the first row that is a record at all holds a document and no conversation."""
-    if columns.text or columns.messages:
+    if container == "texts" or columns.text or columns.messages:
         return columns.messages is None
-    for value in _lines(table) if container == "lines" else _rows(table):
+    for value in _values(table, container):
         try:
             record = _parse(value) if isinstance(value, bytes) else value
         except _Reason:
@@ -153,7 +154,7 @@ def first_is_document(table: pa.Table, *, container: str, columns: Columns) -> b
 
 
 def _document(record: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
-    text = record.get(columns.text or "text")
+    text = _decoded(record.get(columns.text or "text"))
     if isinstance(text, str):
         if not text.strip():
             raise _Reason("its text is empty")
@@ -171,6 +172,16 @@ def _document(record: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
     return {"ids": _whole_numbers(ids), "labels": None if labels is None else _whole_numbers(labels)}
 
 
+def _decoded(value: Any) -> Any:
+    """A text that came as bytes, out of a file or a binary column."""
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise _Reason(f"not UTF-8 (byte {error.start})") from None
+
+
 def _whole_numbers(values: Any) -> NDArray[np.int32]:
     array = np.asarray(values)
     if array.ndim != 1 or not len(array) or not np.issubdtype(array.dtype, np.integer) or abs(array).max() >= 2**31:
@@ -178,8 +189,20 @@ def _whole_numbers(values: Any) -> NDArray[np.int32]:
     return array.astype(np.int32)
 
 
+def _values(table: pa.Table, container: str) -> Iterator[Any]:
+    """The rows of a piece before anything is made of them: a line's bytes (None where it is blank), or a record."""
+    if container == "lines":
+        yield from _lines(table)
+    elif container == "texts":
+        for name, data in zip(table.column("id").to_pylist(), table.column("data"), strict=True):
+            yield {"id": name, "text": data.as_py()}
+    else:
+        yield from _rows(table)
+
+
 def _lines(table: pa.Table) -> Iterator[bytes | None]:
-    for line in table.column("line").to_pylist():
+    for scalar in table.column("line"):
+        line = scalar.as_py()
         yield line if line.strip() else None
 
 

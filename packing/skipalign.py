@@ -19,7 +19,7 @@ from packing.dataset.errors import InputError
 from packing.document_tokens import document_batches, holds_documents
 from packing.draws import Draws
 from packing.pieces import rows_per_shard, total_rows
-from packing.plan import Inputs, Piece, Plan, Shard, Tally
+from packing.plan import Inputs, Piece, Plan, Shard, Survey, Tally
 from packing.positions import NO_GAP, TOO_LONG, Sequences, place
 from packing.skipalign_plan import compose, cut_by_tokens, runs, shards_of
 from packing.skipalign_statistics import count_rows, reason_name
@@ -66,7 +66,7 @@ def _is_planned(spec: Spec) -> bool:
     return spec.packing != "none" or spec.group > 1
 
 
-def survey(spec: Spec, piece: Piece, inputs: Inputs) -> pa.Table:
+def survey(spec: Spec, piece: Piece, inputs: Inputs, tally: Tally) -> Survey:  # noqa: ARG001 (rows are counted when they are built)
     """What every row of a piece will be: `n_tokens` int32, 0 for a row that gives none, and `turns` int32, its responses."""
     lengths, turns = np.zeros(piece.rows, np.int32), np.zeros(piece.rows, np.int32)
     index = np.arange(piece.first_index, piece.first_index + piece.rows)
@@ -74,7 +74,7 @@ def survey(spec: Spec, piece: Piece, inputs: Inputs) -> pa.Table:
         place_in_piece, t = batch.index - piece.first_index, batch.tokens
         lengths[place_in_piece] = np.diff(t.offsets)
         turns[place_in_piece] = np.diff(np.append(0, np.cumsum(t.responses))[t.block_offsets])
-    return pa.table({"n_tokens": lengths, "turns": turns})
+    return Survey(table=pa.table({"n_tokens": lengths, "turns": turns}))
 
 
 def plan(spec: Spec, inputs: Inputs, surveys: Sequence[pa.Table]) -> Plan:
@@ -160,6 +160,11 @@ def conclude(spec: Spec, tally: Tally) -> list[str]:
             f"{too_long} of {units} conversations have max_position ({spec.max_position}) tokens or more: they are not skipped"
         ]
     return []
+
+
+def charts(spec: Spec, tally: Tally) -> dict[str, Any]:  # noqa: ARG001 (every kind is asked)
+    """None beside the histograms'."""
+    return {}
 
 
 def _batches(spec: Spec, inputs: Inputs, index: NDArray[np.int64], tally: Tally) -> Iterator[Batch]:

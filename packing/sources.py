@@ -5,7 +5,7 @@ A piece keeps rows as they came: lines as bytes, Parquet rows as columns. What a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ PIECE_BYTES = 32 * 1024 * 1024
 READ_BYTES = 8 * 1024 * 1024
 BATCH_ROWS = 256
 BOM = b"\xef\xbb\xbf"
+TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst", ".tex", ".org", ".adoc")
+"""Names of files that are one document each, and no lines of JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """A run of rows: `container` is `lines` (one column, `line`) or `columns`; `first_row` counts from 1 in the file."""
+    """A run of rows: `container` is `lines` (one column, `line`), `columns`, or `texts` (`id`, `data`); `first_row` counts from 1."""
 
     container: str
     first_row: int
@@ -58,9 +60,13 @@ def cut(path: Path, *, name: str, limits: Limits) -> Iterator[Cut]:
     container = container_of(path)
     rows = 0
     try:
-        for piece in (
-            _cut_parquet(path, name, limits) if container == "parquet" else _cut_lines(path, container, name, limits)
-        ):
+        if container == "parquet":
+            found = _cut_parquet(path, name, limits)
+        elif name.lower().endswith(TEXT_SUFFIXES) and container == "plain":
+            found = _cut_text(path, name, limits)
+        else:
+            found = _cut_lines(path, container, name, limits)
+        for piece in found:
             rows += piece.table.num_rows
             yield piece
     except (pa.ArrowException, OSError, EOFError) as error:
@@ -69,6 +75,34 @@ def cut(path: Path, *, name: str, limits: Limits) -> Iterator[Cut]:
     if not rows:
         message = f"{name} is empty: a source has at least one row"
         raise SourceError(message, param=name)
+
+
+def cut_texts(files: Iterable[tuple[str, bytes]]) -> Iterator[Cut]:
+    """Runs of text files, (name, bytes) each, as rows: at most about 32 MiB of them, or one that is larger."""
+    names: list[str] = []
+    data: list[bytes] = []
+    held, row = 0, 1
+    for name, text in files:
+        if names and held + len(text) > PIECE_BYTES:
+            yield _texts(names, data, row)
+            names, data, held, row = [], [], 0, row + len(names)
+        names.append(name)
+        data.append(text)
+        held += len(text)
+    if names:
+        yield _texts(names, data, row)
+
+
+def _texts(names: list[str], data: list[bytes], first_row: int) -> Cut:
+    table = pa.table({"id": pa.array(names, pa.string()), "data": pa.array(data, pa.large_binary())})
+    return Cut(container="texts", first_row=first_row, table=table, bytes=sum(map(len, data)))
+
+
+def _cut_text(path: Path, name: str, limits: Limits) -> Iterator[Cut]:
+    if path.stat().st_size > limits.line_bytes:
+        message = f"{name} has more than {limits.line_bytes} bytes, more than a document may"
+        raise SourceError(message, param=name)
+    yield from cut_texts([(name, path.read_bytes().removeprefix(BOM))] if path.stat().st_size else [])
 
 
 def _blocks(path: Path, container: str) -> Iterator[bytes]:

@@ -25,16 +25,23 @@ class StrictModel(BaseModel):
 
 
 class Source(StrictModel):
-    """Where rows come from: an upload, a dataset of the service, or (at the command line) a local path. Exactly one of them."""
+    """Where rows come from: an upload, a dataset of the service, or (at the command line) a local path. Exactly one of them.
+
+    Of a dataset the rows of one split are read: `split`, else train, else the only one there is.
+    """
 
     upload: Short | None = None
     dataset: Short | None = None
     path: Annotated[str, StringConstraints(min_length=1, max_length=4096)] | None = None
+    split: Short | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
         if sum(value is not None for value in (self.upload, self.dataset, self.path)) != 1:
             message = "a source is one of {upload: id}, {dataset: id} or {path: file or folder}"
+            raise ValueError(message)
+        if self.upload is not None and self.split is not None:
+            message = "an upload has no splits: split goes with a dataset"
             raise ValueError(message)
         return self
 
@@ -49,6 +56,7 @@ class Columns(StrictModel):
     text: Short | None = None
     messages: Short | None = None
     id: Short | None = None
+    domain: Short | None = None
 
 
 class CommonSpec(StrictModel):
@@ -80,6 +88,22 @@ class CommonSpec(StrictModel):
     def sources(self) -> Mapping[str, Source]:
         """Every source the spec names, by its JSON pointer."""
         return {}
+
+    def parts(self) -> Mapping[str, Mapping[str, Any]]:
+        """Specs of datasets that this one is made of and that are built with it, as plain objects, by their JSON pointers."""
+        return {}
+
+    def with_parts(self, parts: Mapping[str, Mapping[str, Any]]) -> Self:  # noqa: ARG002 (for kinds that have parts)
+        """The same spec with its parts in the form they were understood."""
+        return self
+
+    def wanted(self) -> tuple[Literal["rows", "tokens"], int] | None:
+        """How many rows or tokens the spec itself asks for; None where that is for its sources to say."""
+        return None
+
+    def for_sample(self) -> Self:
+        """The spec as it is for a sample of the sources."""
+        return self
 
     def to_json(self) -> dict[str, Any]:
         """The spec as plain JSON, defaults written out."""

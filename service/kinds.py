@@ -10,13 +10,15 @@ import yaml
 from packing import skipalign
 from packing.dataset.errors import FieldProblem, SpecError
 from packing.plan import Kind
-from packing.spec import CommonSpec, validate
+from packing.spec import CommonSpec, Source, validate
 
 KINDS: dict[str, Kind] = {
     "skipalign": skipalign,
 }
 
 LARGEST_SPEC = 1024 * 1024
+INHERITED = ("tokenizer", "chat_template", "eos_token", "seed")
+"""What a part's spec takes over from the spec around it where it says nothing itself."""
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -66,7 +68,7 @@ def parse_spec(text: bytes) -> CommonSpec:
 
 
 def spec_of(value: dict[str, Any]) -> CommonSpec:
-    """The spec of a plain object; raises SpecError naming every offending field."""
+    """The spec of a plain object, its parts' specs included; raises SpecError naming every offending field."""
     name = value.get("kind")
     if not isinstance(name, str) or name not in KINDS:
         known = ", ".join(sorted(KINDS))
@@ -77,7 +79,46 @@ def spec_of(value: dict[str, Any]) -> CommonSpec:
         data = json.dumps(value, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise _refuse(f"not plain data ({error})") from None
-    return validate(KINDS[name].Spec, data)
+    spec = validate(KINDS[name].Spec, data)
+    return spec.with_parts(_understood(spec)) if spec.parts() else spec
+
+
+def _understood(spec: CommonSpec) -> dict[str, dict[str, Any]]:
+    """The specs of the parts, checked, with everything they inherit or leave to defaults written out."""
+    given = spec.to_json()
+    found: dict[str, dict[str, Any]] = {}
+    problems: list[FieldProblem] = []
+    for pointer, raw in spec.parts().items():
+        if isinstance(raw.get("kind"), str) and KINDS.get(raw["kind"]) is KINDS[spec.kind]:
+            problems.append(
+                FieldProblem(pointer=f"{pointer}/kind", message=f"a part of a {spec.kind} is no {spec.kind}")
+            )
+            continue
+        try:
+            part = spec_of({name: given[name] for name in INHERITED} | dict(raw))
+        except SpecError as error:
+            problems += [FieldProblem(pointer=f"{pointer}{p.pointer}", message=p.message) for p in error.problems]
+            continue
+        if part.tokenizer != spec.tokenizer:
+            message = f"a part is built with the tokenizer of the whole, which is {spec.tokenizer!r}: leave it out here"
+            problems.append(FieldProblem(pointer=f"{pointer}/tokenizer", message=message))
+        found[pointer] = part.to_json()
+    if problems:
+        raise SpecError(problems)
+    return found
+
+
+def parts_of(spec: CommonSpec) -> dict[str, CommonSpec]:
+    """The specs of the datasets that a dataset is made of, by their pointers."""
+    return {pointer: spec_of(dict(raw)) for pointer, raw in spec.parts().items()}
+
+
+def sources_of(spec: CommonSpec) -> dict[str, Source]:
+    """Every source that a spec or one of its parts names, by its pointer."""
+    found = dict(spec.sources())
+    for pointer, part in parts_of(spec).items():
+        found |= {f"{pointer}{inner}": source for inner, source in sources_of(part).items()}
+    return found
 
 
 def refuse_paths(spec: CommonSpec) -> None:
@@ -87,7 +128,7 @@ def refuse_paths(spec: CommonSpec) -> None:
             pointer=f"{pointer}/path",
             message="a path means nothing to the service: upload the file and say {upload: id}, or name a dataset",
         )
-        for pointer, source in spec.sources().items()
+        for pointer, source in sources_of(spec).items()
         if source.path is not None
     ]
     if any(sign in spec.tokenizer for sign in "/\\") or spec.tokenizer.startswith((".", "~")):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from packing.dataset.manifest import DataFile, Document, Manifest
 from packing.dataset.reader import open_parquet, read_rows
 from service.jobs.catalog import Catalog, DatasetEntry
 from service.problems import NotFoundError
+from service.storage.object_file import ObjectFile
 from service.storage.objects import Objects
 
 ROW_TOKENS = 1_000_000
@@ -98,11 +98,13 @@ class Library:
         manifest = self.manifest(entry)
         if not manifest.files:
             return None
-        with ObjectReader(self._objects, self.item(entry, manifest.files[0].path)) as stream:
+        item = self.item(entry, manifest.files[0].path)
+        with ObjectFile(self._objects, item.object, item.bytes) as stream:
             return open_parquet(stream, name=manifest.files[0].path).schema_arrow
 
     def _file_rows(self, entry: DatasetEntry, file: DataFile, first: int, count: int) -> Iterator[dict[str, Any]]:
-        with ObjectReader(self._objects, self.item(entry, file.path)) as stream:
+        item = self.item(entry, file.path)
+        with ObjectFile(self._objects, item.object, item.bytes) as stream:
             parquet = open_parquet(stream, name=file.path)
             for batch in read_rows(parquet, name=file.path):
                 if first >= batch.num_rows:
@@ -135,37 +137,3 @@ def _covering(manifest: Manifest, offset: int, limit: int) -> Iterator[tuple[Dat
             yield file, offset, count
             limit -= count
         offset = max(0, offset - file.rows)
-
-
-class ObjectReader(io.RawIOBase):
-    """An object as a file that can be sought in, for Parquet's readers."""
-
-    def __init__(self, objects: Objects, item: Item) -> None:
-        self._objects = objects
-        self._item = item
-        self._at = 0
-
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Yes."""
-        return True
-
-    def tell(self) -> int:
-        """The position."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move to a position."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._item.bytes}[whence]
-        self._at = max(0, base + offset)
-        return self._at
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """The next `size` bytes, fewer only at the end."""
-        end = self._item.bytes if size is None or size < 0 else min(self._item.bytes, self._at + size)
-        data = self._objects.read_range(self._item.object, self._at, end) if end > self._at else b""
-        self._at += len(data)
-        return data

@@ -4,31 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from packing.dataset.errors import FieldProblem, SpecError
+from packing.dataset.errors import FieldProblem, SourceError, SpecError
 from packing.spec import CommonSpec
 from service.jobs.catalog import Catalog
+from service.kinds import sources_of
+from service.library import folder_of
 from service.problems import NotFoundError
-from service.storage.intake import SourceRecord
+from service.storage.datasets import dataset_source
+from service.storage.objects import Objects
+from service.storage.source_record import SourceRecord
 
 
-def resolve_sources(spec: CommonSpec, catalog: Catalog) -> Mapping[str, SourceRecord]:
+def resolve_sources(spec: CommonSpec, catalog: Catalog, objects: Objects) -> Mapping[str, SourceRecord]:
     """The record of every source the spec names, by its pointer; raises SpecError naming each one that is not there."""
     found: dict[str, SourceRecord] = {}
     problems: list[FieldProblem] = []
-    for pointer, source in spec.sources().items():
+    for pointer, source in sources_of(spec).items():
         try:
             if source.upload is not None:
                 found[pointer] = SourceRecord.from_json(catalog.upload(source.upload).record)
             elif source.dataset is not None:
-                catalog.dataset(source.dataset)
-                message = f"a dataset is no source for {spec.kind} yet: upload a file"
-                problems.append(FieldProblem(pointer=f"{pointer}/dataset", message=message))
+                entry = catalog.dataset(source.dataset)
+                found[pointer] = dataset_source(objects, folder_of(entry.id), name=entry.id, split=source.split)
             else:
                 message = "a path means nothing to the service: upload the file first"
                 problems.append(FieldProblem(pointer=f"{pointer}/path", message=message))
         except NotFoundError as error:
             field = "upload" if source.upload is not None else "dataset"
             problems.append(FieldProblem(pointer=f"{pointer}/{field}", message=error.message))
+        except SourceError as error:
+            problems.append(FieldProblem(pointer=f"{pointer}/split", message=error.message))
     if problems:
         raise SpecError(problems)
     return found

@@ -38,12 +38,19 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _text(number: int, row: dict[str, Any]) -> str:
-    reasons = ", ".join(reason or "skipped" for reason in row["reasons"])
-    lines = [f"row {number} · source {', '.join(row['source_ids'])} · {row['n_tokens']} tokens · {reasons}"]
-    for block in row["reading"]:
-        text = block["text"]
-        shown = text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}… ({len(text)} characters)"
-        first, last = block["positions"]
-        lines.append(f"  {block['role']:<9} positions {first}..{last}, {block['trained']} trained")
-        lines += [f"    | {line}" for line in shown.splitlines() or [""]]
+    if "reading" not in row:
+        return f"row {number}\n" + "\n".join(f"  {name}: {_short(value)}" for name, value in row.items()) + "\n"
+    named = f" · source {', '.join(row['source_ids'])}" if "source_ids" in row else ""
+    reasons = "".join(f" · {', '.join(reason or 'skipped' for reason in row['reasons'])}" if "reasons" in row else "")
+    lines = [f"row {number}{named} · {row['n_tokens']} tokens{reasons}"]
+    for part in row["reading"]:
+        first, last = part["positions"]
+        label = part["role"] if "role" in part else f"{part['document']} [{part['chunk']}]"
+        lines.append(f"  {label:<9} positions {first}..{last}, {part['trained']} trained")
+        lines += [f"    | {line}" for line in _short(part["text"]).splitlines() or [""]]
     return "\n".join(lines) + "\n"
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}… ({len(text)} characters)"

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from packing.dataset.errors import FieldProblem, SourceError, SpecError
 from packing.spec import CommonSpec
-from service.kinds import parse_spec
-from service.storage.intake import SourceRecord, first_piece, take_in_path
+from service.kinds import parse_spec, sources_of
+from service.storage.intake import first_piece, take_in_path
 from service.storage.objects import Objects
+from service.storage.source_record import SourceRecord
 
 
 def read_spec(path: Path) -> CommonSpec:
@@ -30,14 +31,14 @@ def take_in_sources(
             pointer=pointer,
             message="without a service a source is {path: file or folder}; `longweave submit` takes others",
         )
-        for pointer, source in spec.sources().items()
+        for pointer, source in sources_of(spec).items()
         if source.path is None
     ]
     if problems:
         raise SpecError(problems)
     take = first_piece if first_only else take_in_path
     return {
-        pointer: take(Path(source.path), objects=objects, prefix=prefix)
-        for pointer, source in spec.sources().items()
+        pointer: take(Path(source.path), objects=objects, prefix=prefix, split=source.split)
+        for pointer, source in sources_of(spec).items()
         if source.path is not None
     }

@@ -23,11 +23,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Upload, submit, and with --wait or --out follow."""
     from service.commands.specs import read_spec  # pydantic and pyarrow: late, so that --help is quick
-    from service.kinds import read_object
+    from service.kinds import read_object, sources_of
 
     spec = read_spec(arguments.spec)
     value = read_object(arguments.spec.read_bytes())
-    paths = {pointer: Path(s.path).expanduser() for pointer, s in spec.sources().items() if s.path is not None}
+    paths = {pointer: Path(s.path).expanduser() for pointer, s in sources_of(spec).items() if s.path is not None}
     _check_files(paths)
     with Client(arguments.url) as client:
         for pointer, path in paths.items():

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from packing.dataset.errors import DatasetError
+from packing.dataset.errors import DatasetError, SpecError
 from packing.dataset.manifest import Manifest
 from packing.dataset.reader import check_file, check_values, open_parquet, read_manifest
 from packing.spec import CommonSpec
@@ -60,7 +60,11 @@ def _spec(manifest: Manifest) -> CommonSpec:
     if manifest.kind not in KINDS:
         message = f"the dataset is of kind {manifest.kind!r}, which this version of Longweave does not know"
         raise DatasetError(message, param="kind")
-    return spec_of(dict(manifest.spec))
+    try:
+        return spec_of(dict(manifest.spec))
+    except SpecError as error:
+        message = f"the manifest's spec is damaged, or of another version ({error.message})"
+        raise DatasetError(message, param="spec") from error
 
 
 def _check_counts(manifest: Manifest) -> None:

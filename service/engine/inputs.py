@@ -9,22 +9,29 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from packing.dataset.errors import SourceError
+from packing.dataset.reader import open_parquet
 from packing.plan import Piece
 from packing.tokenizers import Tokenizer
 from service.engine.tokenizers import TokenizerRecord
-from service.storage.intake import SourceRecord, piece_path
+from service.storage.object_file import ObjectFile
 from service.storage.objects import Objects
+from service.storage.source_record import SourceRecord, piece_path
 
 
 class StoreInputs:
-    """Inputs out of an object store (see packing.plan.Inputs)."""
+    """Inputs out of an object store (see packing.plan.Inputs); what surveys kept lies below `work`."""
 
-    def __init__(self, objects: Objects, sources: Mapping[str, SourceRecord], tokenizer: TokenizerRecord) -> None:
+    def __init__(
+        self, objects: Objects, sources: Mapping[str, SourceRecord], tokenizer: TokenizerRecord, *, work: str = ""
+    ) -> None:
         self._objects = objects
+        self._work = work
         self._prefixes = {pointer: record.prefix for pointer, record in sources.items()}
         self._pieces = tuple(
             replace(piece, field=pointer) for pointer, record in sorted(sources.items()) for piece in record.pieces
@@ -33,7 +40,7 @@ class StoreInputs:
 
     @property
     def pieces(self) -> Sequence[Piece]:
-        """The pieces of all sources."""
+        """The pieces of all sources, those of one source behind each other."""
         return self._pieces
 
     @property
@@ -43,31 +50,23 @@ class StoreInputs:
 
     def read(self, piece: Piece) -> pa.Table:
         """The rows of a piece; raises SourceError where its bytes are not its digest's."""
+        if piece.path:
+            return _row_group(self._objects.url, piece.path, piece.digest, piece.group)
         return _piece_table(self._objects.url, piece_path(self._prefixes[piece.field], piece.digest), piece.digest)
 
+    def kept(self, number: int, spans: NDArray[np.int64]) -> NDArray[np.int32]:
+        """What a survey kept, from start to stop of every span; neighbours are fetched in one go."""
+        if not len(spans):
+            return np.zeros(0, np.int32)
+        opens = np.append(True, spans[1:, 0] != spans[:-1, 1])
+        starts, ends = spans[opens, 0], spans[np.append(opens[1:], True), 1]
+        parts = self._objects.read_ranges(kept_path(self._work, number), (starts * 4).tolist(), (ends * 4).tolist())
+        return np.frombuffer(b"".join(parts), "<i4")
 
-class FirstRows:
-    """Inputs cut down to the first rows of the first piece, about `most` bytes of them: what a preview is made from."""
 
-    def __init__(self, inputs: StoreInputs, *, most: int) -> None:
-        self._inputs = inputs
-        first = inputs.pieces[0]
-        rows = max(1, min(first.rows, most * first.rows // max(first.bytes, 1)))
-        self._piece = replace(first, rows=rows, bytes=first.bytes * rows // first.rows)
-
-    @property
-    def pieces(self) -> Sequence[Piece]:
-        """The one shortened piece."""
-        return (self._piece,)
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The spec's tokenizer."""
-        return self._inputs.tokenizer
-
-    def read(self, piece: Piece) -> pa.Table:
-        """The piece's first rows."""
-        return self._inputs.read(piece).slice(0, piece.rows)
+def kept_path(work: str, number: int) -> str:
+    """Where the numbers kept of a piece are."""
+    return f"{work}/kept/{number:08d}.bin"
 
 
 @lru_cache(maxsize=2)
@@ -82,6 +81,22 @@ def _piece_table(url: str, path: str, digest: str) -> pa.Table:
         message = f"a piece of the source is damaged in the store ({path})"
         raise SourceError(message)
     return pq.read_table(io.BytesIO(data), use_threads=False)
+
+
+@lru_cache(maxsize=2)
+def _row_group(url: str, path: str, sha256: str, group: int) -> pa.Table:
+    """A row group of a dataset's file, its page checksums verified; `sha256` is the file's, part of what is asked for."""
+    objects = Objects.open(url)
+    size = objects.size(path)
+    if size is None:
+        message = f"a file of the dataset is gone from the store ({path}, sha256 {sha256[:16]}…)"
+        raise SourceError(message)
+    with ObjectFile(objects, path, size) as stream, open_parquet(stream, name=path) as parquet:
+        try:
+            return parquet.read_row_group(group, use_threads=False).combine_chunks()
+        except (pa.ArrowException, OSError) as error:
+            message = f"a file of the dataset is damaged in the store ({path}, row group {group}: {error})"
+            raise SourceError(message) from error
 
 
 def sources_json(sources: Mapping[str, SourceRecord]) -> dict[str, Any]:

@@ -6,23 +6,18 @@ absent, last; with it the dataset exists, without it nothing does.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any, Protocol
 
 import pyarrow as pa
 
 from packing.dataset import manifest as manifests
-from packing.dataset.card import card
-from packing.dataset.charts import histogram_chart
-from packing.dataset.errors import CommitConflictError
-from packing.dataset.manifest import DataFile, Document, Manifest, canonical_json
-from packing.plan import Inputs, Kind, Plan, Tally
+from packing.dataset.errors import CommitConflictError, FieldProblem, LongweaveError, SpecError
+from packing.dataset.manifest import Manifest
+from packing.plan import Inputs, Plan, Tally
 from packing.spec import CommonSpec
+from service.engine.describe import Assembly, describe, fingerprint
 from service.engine.executor import Executor
 from service.engine.inputs import StoreInputs, sources_json
 from service.engine.shard_task import (
@@ -30,18 +25,18 @@ from service.engine.shard_task import (
     TaskError,
     build_payload,
     header,
+    plan_path,
     read_survey,
     receipt_path,
     survey_path,
     survey_payload,
+    write_table,
 )
 from service.engine.tokenizers import TokenizerRecord
-from service.kinds import KINDS
-from service.storage.intake import SourceRecord
+from service.kinds import KINDS, parts_of
+from service.storage.datasets import dataset_source
 from service.storage.objects import Objects
-
-DESCRIPTIVE = ("name", "metadata")
-"""Fields of a spec that change no row."""
+from service.storage.source_record import SourceRecord
 
 
 class Watch(Protocol):
@@ -73,48 +68,6 @@ class Unwatched:
         """Nothing."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Assembly:
-    """One dataset under construction."""
-
-    spec: CommonSpec
-    kind: Kind
-    sources: Mapping[str, SourceRecord]
-    tokenizer: TokenizerRecord
-    objects: Objects
-    work: str
-    target: str
-
-    def place(self, name: str) -> str:
-        """The path of one of the dataset's files in the store."""
-        return f"{self.target}/{name}" if self.target else name
-
-
-def versions() -> dict[str, str]:
-    """What made a dataset, as far as its bytes can depend on it."""
-    names = ("longweave", "numpy", "pyarrow", "tokenizers")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
-def fingerprint(spec: CommonSpec, sources: Mapping[str, SourceRecord], tokenizer: TokenizerRecord) -> str:
-    """The digest of everything a dataset is a function of: the spec less what only describes it, the inputs' digests in place of
-    their names, the tokenizer's digest, the version."""
-    value = {name: field for name, field in spec.to_json().items() if name not in DESCRIPTIVE}
-    value["tokenizer"] = tokenizer.digest
-    for pointer, record in sources.items():
-        _set(value, pointer, record.digest)
-    about = {"spec": value, "format": manifests.FORMAT_VERSION, "version": version("longweave")}
-    return hashlib.sha256(canonical_json(about)).hexdigest()
-
-
-def _set(value: dict[str, Any], pointer: str, new: Any) -> None:
-    *steps, last = pointer.strip("/").split("/")
-    inner: Any = value
-    for step in steps:
-        inner = inner[int(step)] if isinstance(inner, list) else inner[step]
-    inner[int(last) if isinstance(inner, list) else last] = new
-
-
 def build_dataset(
     *,
     spec: CommonSpec,
@@ -132,7 +85,7 @@ def build_dataset(
     whatever else the machine throws, which a retry may mend.
     """
     print_ = fingerprint(spec, sources, tokenizer)
-    assembly = _Assembly(
+    assembly = Assembly(
         spec=spec,
         kind=KINDS[spec.kind],
         sources=sources,
@@ -144,15 +97,84 @@ def build_dataset(
     standing = _committed(assembly, print_)
     if standing is not None:
         return standing
-    objects.write(f"{assembly.work}/header.json", header(spec, sources_json(sources), tokenizer, target))
-    inputs = StoreInputs(objects, sources, tokenizer)
-    surveys = _survey(assembly, inputs, executor, watch)
+    check_tokens(spec, sources, tokenizer)
+    own = {pointer: sources[pointer] for pointer in spec.sources()} | _build_parts(assembly, executor, watch)
+    objects.write(f"{assembly.work}/header.json", header(spec, sources_json(own), tokenizer, target))
+    inputs = StoreInputs(objects, own, tokenizer, work=assembly.work)
+    surveys, tally = _survey(assembly, inputs, executor, watch)
     plan = assembly.kind.plan(spec, inputs, surveys)
+    for name, by in plan.counts.items():
+        tally.count(name, by)
     watch.planned(len(plan.shards))
     receipts = _build(assembly, plan, executor, watch)
-    manifest = _describe(assembly, plan, receipts, print_)
+    for receipt in receipts:
+        tally.merge(Tally.from_json(receipt.tally))
+    manifest = describe(assembly, plan, receipts, tally, print_)
     _commit(assembly, manifest)
     return manifest
+
+
+def check_tokens(spec: CommonSpec, sources: Mapping[str, SourceRecord], tokenizer: TokenizerRecord) -> None:
+    """Refuse datasets of tokens that another tokenizer made: their ids mean other texts. Raises SpecError naming each of them."""
+    ours = tokenizer.open().sha256
+    problems = [
+        FieldProblem(
+            pointer=pointer,
+            message=f"{record.name} holds tokens of another tokenizer (tokenizer.json {record.tokens_by[:16]}…) than "
+            f"{spec.tokenizer!r} ({ours[:16]}…): name the one it was made with, or build it again with this one",
+        )
+        for pointer, record in sources.items()
+        if record.tokens_by not in ("", ours)
+    ]
+    if problems:
+        raise SpecError(problems)
+
+
+class _Beside:
+    """The watch of a part: it may stop the build, and its shards are not those of the whole."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def planned(self, shards: int) -> None:
+        """Nothing."""
+
+    def built(self, receipt: Receipt, *, found: bool) -> None:
+        """Nothing."""
+
+    def check(self) -> None:
+        """Called often; raises to stop."""
+        self._watch.check()
+
+
+def _build_parts(assembly: Assembly, executor: Executor, watch: Watch) -> dict[str, SourceRecord]:
+    """Build the datasets that the spec has as parts, below the work of this one, and hand them over as its sources."""
+    found: dict[str, SourceRecord] = {}
+    for number, (pointer, part) in enumerate(parts_of(assembly.spec).items()):
+        inner = {
+            name.removeprefix(pointer): record
+            for name, record in assembly.sources.items()
+            if name.startswith(f"{pointer}/")
+        }
+        folder = f"{assembly.work}/parts/{number}"
+        target = f"{folder}/dataset"
+        try:
+            build_dataset(
+                spec=part,
+                sources=inner,
+                tokenizer=assembly.tokenizer,
+                objects=assembly.objects,
+                work=f"{folder}/work",
+                target=target,
+                executor=executor,
+                watch=_Beside(watch),
+            )
+        except LongweaveError as error:
+            message = f"the part at {pointer}: {error.message}"
+            raise TaskError(error.code, message, f"{pointer}{error.param or ''}") from error
+        assembly.objects.delete_prefix(f"{folder}/work")
+        found[pointer] = dataset_source(assembly.objects, target, name=part.name or pointer)
+    return found
 
 
 def discard(objects: Objects, *, work: str, target: str) -> None:
@@ -164,7 +186,7 @@ def discard(objects: Objects, *, work: str, target: str) -> None:
         objects.delete([f"{target}/{name}" if target else name for name in ("README.md", "statistics.json")])
 
 
-def _committed(assembly: _Assembly, print_: str) -> Manifest | None:
+def _committed(assembly: Assembly, print_: str) -> Manifest | None:
     path = assembly.place(manifests.NAME)
     if assembly.objects.size(path) is None:
         return None
@@ -183,17 +205,24 @@ def _results(executor: Executor, payloads: Sequence[bytes], watch: Watch) -> Ite
         yield result
 
 
-def _survey(assembly: _Assembly, inputs: Inputs, executor: Executor, watch: Watch) -> list[pa.Table]:
+def _survey(assembly: Assembly, inputs: Inputs, executor: Executor, watch: Watch) -> tuple[list[pa.Table], Tally]:
+    """The survey of every piece, in order, and all that they counted."""
+    tally = Tally()
     if not assembly.kind.needs_survey(assembly.spec):
-        return []
+        return [], tally
     numbers = range(len(inputs.pieces))
     missing = [n for n in numbers if assembly.objects.size(survey_path(assembly.work, n)) is None]
     for _ in _results(executor, [survey_payload(assembly.objects.url, assembly.work, n) for n in missing], watch):
         pass
-    return [read_survey(assembly.objects, assembly.work, n) for n in numbers]
+    tables: list[pa.Table] = []
+    for number in numbers:
+        table, counted = read_survey(assembly.objects, assembly.work, number)
+        tables.append(table)
+        tally.merge(counted)
+    return tables, tally
 
 
-def _build(assembly: _Assembly, plan: Plan, executor: Executor, watch: Watch) -> list[Receipt]:
+def _build(assembly: Assembly, plan: Plan, executor: Executor, watch: Watch) -> list[Receipt]:
     receipts: dict[int, Receipt] = {}
     for shard in plan.shards:
         receipt = _found(assembly, shard.index)
@@ -201,6 +230,9 @@ def _build(assembly: _Assembly, plan: Plan, executor: Executor, watch: Watch) ->
             receipts[shard.index] = receipt
             watch.built(receipt, found=True)
     missing = [shard for shard in plan.shards if shard.index not in receipts]
+    for shard in missing:
+        if shard.table is not None:
+            write_table(assembly.objects, plan_path(assembly.work, shard.index), shard.table)
     payloads = [build_payload(assembly.objects.url, assembly.work, shard) for shard in missing]
     for result in _results(executor, payloads, watch):
         receipt = Receipt(**result["receipt"])
@@ -210,7 +242,7 @@ def _build(assembly: _Assembly, plan: Plan, executor: Executor, watch: Watch) ->
     return [receipts[shard.index] for shard in plan.shards]
 
 
-def _found(assembly: _Assembly, index: int) -> Receipt | None:
+def _found(assembly: Assembly, index: int) -> Receipt | None:
     """The receipt an earlier attempt left, if the shard it speaks of still stands at its length."""
     path = receipt_path(assembly.work, index)
     if assembly.objects.size(path) is None:
@@ -219,79 +251,7 @@ def _found(assembly: _Assembly, index: int) -> Receipt | None:
     return receipt if assembly.objects.size(assembly.place(receipt.path)) == receipt.bytes else None
 
 
-def _described_spec(assembly: _Assembly) -> dict[str, Any]:
-    """The spec as a manifest shows it: no place of any machine, only names."""
-    value = assembly.spec.to_json()
-    value["tokenizer"] = assembly.tokenizer.name
-    for pointer, source in assembly.spec.sources().items():
-        if source.path is not None:
-            _set(value, pointer, {"path": assembly.sources[pointer].name})
-    return value
-
-
-def _describe(assembly: _Assembly, plan: Plan, receipts: Sequence[Receipt], print_: str) -> Manifest:
-    """Statistics, card and manifest of the finished shards; statistics and card are written here."""
-    tally = Tally()
-    for receipt in receipts:
-        tally.merge(Tally.from_json(receipt.tally))
-    warnings = assembly.kind.conclude(assembly.spec, tally)
-    files = tuple(
-        DataFile(
-            path=r.path,
-            split=r.split,
-            bytes=r.bytes,
-            rows=r.rows,
-            tokens=r.tokens,
-            sha256=r.sha256,
-            content_sha256=r.content_sha256,
-        )
-        for r in receipts
-    )
-    assert [f.path for f in files] == [shard.path for shard in plan.shards]
-    counts = {"files": len(files), "rows": sum(f.rows for f in files), "tokens": sum(f.tokens for f in files)}
-    described = _described_spec(assembly)
-    tokenizer = assembly.tokenizer.open().describe()
-    histograms: dict[str, Any] = tally.to_json()["histograms"]
-    statistics = {"counts": {**tally.counts, **counts}, "histograms": histograms}
-    texts = {
-        "statistics.json": json.dumps(statistics, indent=1, sort_keys=True).encode() + b"\n",
-        "README.md": card(
-            assembly.spec.name or assembly.spec.kind,
-            described,
-            statistics=statistics,
-            schema=assembly.kind.schema(assembly.spec),
-            splits=sorted({f.split for f in files}),
-            warnings=warnings,
-        ).encode(),
-    }
-    for name, histogram in histograms.items():
-        chart = histogram_chart(name, histogram)
-        texts[f"charts/{name}.vl.json"] = json.dumps(chart, indent=1, sort_keys=True).encode() + b"\n"
-    for name, data in texts.items():
-        assembly.objects.write(assembly.place(name), data)
-    return Manifest(
-        kind=assembly.spec.kind,
-        name=assembly.spec.name,
-        spec=described,
-        fingerprint=print_,
-        versions=versions(),
-        tokenizer=tokenizer,
-        inputs=[
-            {"field": pointer, "name": r.name, "sha256": r.digest, "bytes": r.bytes, "rows": r.rows}
-            for pointer, r in sorted(assembly.sources.items())
-        ],
-        files=files,
-        documents=tuple(
-            Document(path=name, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-            for name, data in sorted(texts.items())
-        ),
-        counts={**tally.counts, **counts},
-        skipped_inputs={"count": tally.counts.get("rows_rejected", 0), "first": tally.rejected},
-        warnings=warnings,
-    )
-
-
-def _commit(assembly: _Assembly, manifest: Manifest) -> None:
+def _commit(assembly: Assembly, manifest: Manifest) -> None:
     """Create the manifest if absent; somebody else's equal one is as good as ours."""
     path = assembly.place(manifests.NAME)
     data = manifest.to_bytes()

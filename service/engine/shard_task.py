@@ -16,11 +16,11 @@ from packing.dataset.manifest import canonical_json
 from packing.dataset.writer import write_shard
 from packing.plan import Kind, Shard, Tally
 from packing.spec import CommonSpec
-from service.engine.inputs import StoreInputs
+from service.engine.inputs import StoreInputs, kept_path
 from service.engine.tokenizers import TokenizerRecord
 from service.kinds import KINDS, spec_of
-from service.storage.intake import SourceRecord
 from service.storage.objects import Objects
+from service.storage.source_record import SourceRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +73,11 @@ def header(spec: CommonSpec, sources: Mapping[str, Any], tokenizer: TokenizerRec
 
 
 @lru_cache(maxsize=4)
-def _open_job(url: str, data: bytes) -> Job:
+def _open_job(url: str, work: str, data: bytes) -> Job:
     value = json.loads(data)
     spec = spec_of(value["spec"])
     sources = {pointer: SourceRecord.from_json(record) for pointer, record in value["sources"].items()}
-    inputs = StoreInputs(Objects.open(url), sources, TokenizerRecord(**value["tokenizer"]))
+    inputs = StoreInputs(Objects.open(url), sources, TokenizerRecord(**value["tokenizer"]), work=work)
     return Job(kind=KINDS[spec.kind], spec=spec, inputs=inputs, target=value["target"])
 
 
@@ -88,7 +88,8 @@ def survey_payload(url: str, work: str, piece: int) -> bytes:
 
 def build_payload(url: str, work: str, shard: Shard) -> bytes:
     """The task of building one shard."""
-    return canonical_json({"store": url, "work": work, "stage": "build", "shard": shard.to_json()})
+    task = {"store": url, "work": work, "stage": "build", "shard": shard.to_json(), "table": shard.table is not None}
+    return canonical_json(task)
 
 
 def run_task(payload: bytes) -> bytes:
@@ -96,11 +97,12 @@ def run_task(payload: bytes) -> bytes:
     task = json.loads(payload)
     try:
         objects = Objects.open(task["store"])
-        job = _open_job(task["store"], objects.read(f"{task['work']}/header.json"))
+        job = _open_job(task["store"], task["work"], objects.read(f"{task['work']}/header.json"))
         if task["stage"] == "survey":
             _survey(job, objects, task["work"], task["piece"])
             return canonical_json({"survey": task["piece"]})
-        receipt = _build(job, objects, task["work"], Shard(**task["shard"]))
+        table = read_table(objects, plan_path(task["work"], task["shard"]["index"])) if task["table"] else None
+        receipt = _build(job, objects, task["work"], Shard(**task["shard"], table=table))
         objects.write(receipt_path(task["work"], receipt.index), receipt.to_bytes())
         return canonical_json({"receipt": asdict(receipt)})
     except LongweaveError as error:
@@ -117,17 +119,41 @@ def survey_path(work: str, piece: int) -> str:
     return f"{work}/surveys/{piece:08d}.arrow"
 
 
-def read_survey(objects: Objects, work: str, piece: int) -> pa.Table:
-    """The survey of a piece, as a task left it."""
-    return pa.ipc.open_file(io.BytesIO(objects.read(survey_path(work, piece)))).read_all()
+def plan_path(work: str, index: int) -> str:
+    """Where the table of a shard's plan is kept."""
+    return f"{work}/plans/{index:08d}.arrow"
 
 
-def _survey(job: Job, objects: Objects, work: str, number: int) -> None:
-    table = job.kind.survey(job.spec, job.inputs.pieces[number], job.inputs)
+def read_table(objects: Objects, path: str) -> pa.Table:
+    """A table as `write_table` left it."""
+    return pa.ipc.open_file(io.BytesIO(objects.read(path))).read_all()
+
+
+def write_table(objects: Objects, path: str, table: pa.Table) -> None:
+    """Keep a table below the job's work, whole or not at all."""
     sink = io.BytesIO()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
-    objects.write(survey_path(work, number), sink.getvalue())
+    objects.write(path, sink.getvalue())
+
+
+def read_survey(objects: Objects, work: str, piece: int) -> tuple[pa.Table, Tally]:
+    """The survey of a piece, as a task left it, and what it counted."""
+    table = read_table(objects, survey_path(work, piece))
+    return table, Tally.from_json(json.loads((table.schema.metadata or {})[b"tally"]))
+
+
+def _survey(job: Job, objects: Objects, work: str, number: int) -> None:
+    tally = Tally()
+    found = job.kind.survey(job.spec, job.inputs.pieces[number], job.inputs, tally)
+    if found.kept is not None:
+        objects.write(kept_path(work, number), found.kept.astype("<i4", copy=False).tobytes())
+    # The table is the survey's receipt: it comes last.
+    write_table(
+        objects,
+        survey_path(work, number),
+        found.table.replace_schema_metadata({"tally": canonical_json(tally.to_json())}),
+    )
 
 
 def _build(job: Job, objects: Objects, work: str, shard: Shard) -> Receipt:

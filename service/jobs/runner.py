@@ -144,7 +144,7 @@ class Runner:
         spec: CommonSpec = kinds.spec_of(dict(job.spec))
         return self._build(
             spec=spec,
-            sources=resolve_sources(spec, parts.catalog),
+            sources=resolve_sources(spec, parts.catalog, parts.objects),
             tokenizer=find_tokenizer(spec.tokenizer, registered=parts.settings.registered_tokenizers()),
             objects=parts.objects,
             work=work_folder(job),

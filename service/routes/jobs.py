@@ -22,7 +22,7 @@ from service.resolve import resolve_sources
 from service.routes.bodies import EstimateBody, JobBody, JobPage, PreviewBody, job_body
 from service.routes.body import known_cursor, known_id, read_object
 from service.services import Services, Wired
-from service.storage.intake import SourceRecord
+from service.storage.source_record import SourceRecord
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
@@ -67,7 +67,7 @@ def _parts(services: Services, value: dict[str, Any]) -> tuple[CommonSpec, Mappi
     """What a request's object asks for, all of it there; raises SpecError naming every offending field, or TokenizerError."""
     spec = kinds.spec_of(value)
     kinds.refuse_paths(spec)
-    sources = resolve_sources(spec, services.catalog)
+    sources = resolve_sources(spec, services.catalog, services.objects)
     return spec, sources, find_tokenizer(spec.tokenizer, registered=services.settings.registered_tokenizers())
 
 

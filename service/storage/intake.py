@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +16,12 @@ from packing.dataset.errors import SourceError
 from packing.dataset.reader import check_file, file_digest, read_manifest
 from packing.plan import FIRST_REASONS, Piece
 from packing.records import unusable
-from packing.sources import Cut, Limits, cut
+from packing.sources import TEXT_SUFFIXES, Cut, Limits, cut, cut_texts
+from service.storage.datasets import TOKEN_COLUMN, files_digest, split_files
 from service.storage.objects import Objects
+from service.storage.source_record import SourceRecord, piece_path
 
 SOURCE_SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".parquet")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceRecord:
-    """A source that was taken in. `digest` is sha256 of its raw bytes; `problems` counts rows that are neither conversation nor
-    document by the usual column names, with the first reasons: a report, not a judgement, since a spec may name other columns."""
-
-    digest: str
-    name: str
-    bytes: int
-    rows: int
-    prefix: str
-    pieces: tuple[Piece, ...]
-    problems: Mapping[str, Any] = field(default_factory=lambda: {"count": 0, "first": []})
-
-    def to_json(self) -> dict[str, Any]:
-        """The record as plain JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> SourceRecord:
-        """The inverse of `to_json`."""
-        fields: dict[str, Any] = dict(value)
-        fields["pieces"] = tuple(Piece(**piece) for piece in value["pieces"])
-        return cls(**fields)
-
-
-def piece_path(prefix: str, digest: str) -> str:
-    """Where a piece is kept below the prefix of its source."""
-    return f"{prefix}/{digest}.parquet" if prefix else f"{digest}.parquet"
 
 
 def take_in(local: Path, *, name: str, objects: Objects, prefix: str, limits: Limits | None = None) -> SourceRecord:
@@ -71,23 +43,59 @@ def take_in(local: Path, *, name: str, objects: Objects, prefix: str, limits: Li
     )
 
 
-def take_in_path(path: Path, *, objects: Objects, prefix: str, limits: Limits | None = None) -> SourceRecord:
-    """Take in a file, every source file of a folder in the order of their names, or the files of a dataset; raises SourceError."""
+def take_in_path(
+    path: Path, *, objects: Objects, prefix: str, limits: Limits | None = None, split: str | None = None
+) -> SourceRecord:
+    """Take in a file, every source file of a folder in the order of their names, or a split of a dataset; raises SourceError.
+
+    A folder without JSONL and Parquet is one of texts: every file of it is a document.
+    """
     if not path.exists():
         message = f"{path} does not exist"
         raise SourceError(message, param=str(path))
+    folder = path.resolve()
     if not path.is_dir():
+        if split is not None:
+            message = f"{path} is a file and has no splits: split goes with a dataset"
+            raise SourceError(message, param=str(path))
         return take_in(path, name=path.name, objects=objects, prefix=prefix, limits=limits)
-    files = _files_of(path.resolve())
+    if (folder / manifests.NAME).is_file():
+        manifest = read_manifest(folder)
+        files = split_files(manifest, split, name=path.name)
+        parts = [(f.path, check_file(folder, f.path, f.bytes, f.sha256)) for f in files]
+        record = _joined(path.name, parts, objects=objects, prefix=prefix, limits=limits)
+        of_tokens = TOKEN_COLUMN in pq.read_schema(parts[0][1]).names
+        by = str(manifest.tokenizer.get("sha256", "")) if of_tokens else ""
+        return replace(record, digest=files_digest(files), tokens_by=by)
+    named = _files_of(folder, SOURCE_SUFFIXES)
+    if named:
+        return _joined(path.name, named, objects=objects, prefix=prefix, limits=limits)
+    return _take_in_texts(folder, objects=objects, prefix=prefix, limits=limits or Limits())
+
+
+def _files_of(folder: Path, suffixes: tuple[str, ...]) -> list[tuple[str, Path]]:
+    """The files of a folder with such names, by name; hidden ones and those reached through links out of it are left out."""
+    found = (
+        (file.relative_to(folder).as_posix(), file)
+        for file in folder.rglob("*")
+        if file.is_file() and file.name.lower().endswith(suffixes) and file.resolve().is_relative_to(folder)
+    )
+    return sorted((name, file) for name, file in found if not any(step.startswith(".") for step in name.split("/")))
+
+
+def _joined(
+    name: str, files: Sequence[tuple[str, Path]], *, objects: Objects, prefix: str, limits: Limits | None
+) -> SourceRecord:
+    """Several files as one source."""
     whole = hashlib.sha256()
     records: list[SourceRecord] = []
     pieces: list[Piece] = []
-    for file in files:
-        name = file.relative_to(path.resolve()).as_posix()
-        record = take_in(file, name=name, objects=objects, prefix=prefix, limits=limits)
-        whole.update(f"{name} {record.digest}\n".encode())
-        rows = sum(r.rows for r in records)
+    rows = 0
+    for part, file in files:
+        record = take_in(file, name=part, objects=objects, prefix=prefix, limits=limits)
+        whole.update(f"{part} {record.digest}\n".encode())
         pieces += [replace(piece, first_index=piece.first_index + rows) for piece in record.pieces]
+        rows += record.rows
         records.append(record)
     problems = {
         "count": sum(r.problems["count"] for r in records),
@@ -95,40 +103,65 @@ def take_in_path(path: Path, *, objects: Objects, prefix: str, limits: Limits | 
     }
     return SourceRecord(
         digest=whole.hexdigest(),
-        name=path.name,
+        name=name,
         bytes=sum(r.bytes for r in records),
-        rows=sum(r.rows for r in records),
+        rows=rows,
         prefix=prefix,
         pieces=tuple(pieces),
         problems=problems,
     )
 
 
-def first_piece(path: Path, *, objects: Objects, prefix: str) -> SourceRecord:
+def _take_in_texts(folder: Path, *, objects: Objects, prefix: str, limits: Limits) -> SourceRecord:
+    files = _files_of(folder, TEXT_SUFFIXES)
+    if not files:
+        message = f"{folder} holds no source files ({', '.join(SOURCE_SUFFIXES)}; or texts: {', '.join(TEXT_SUFFIXES)})"
+        raise SourceError(message, param=str(folder))
+    whole = hashlib.sha256()
+
+    def texts() -> Iterator[tuple[str, bytes]]:
+        for name, file in files:
+            if file.stat().st_size > limits.line_bytes:
+                message = f"{name} has more than {limits.line_bytes} bytes"
+                raise SourceError(message, param=name)
+            data = file.read_bytes()
+            whole.update(f"{name} {hashlib.sha256(data).hexdigest()}\n".encode())
+            yield name, data
+
+    pieces = [
+        _keep(part, name=folder.name, first_index=part.first_row - 1, objects=objects, prefix=prefix)
+        for part in cut_texts(texts())
+    ]
+    return SourceRecord(
+        digest=whole.hexdigest(),
+        name=folder.name,
+        bytes=sum(piece.bytes for piece in pieces),
+        rows=len(files),
+        prefix=prefix,
+        pieces=tuple(pieces),
+    )
+
+
+def first_piece(path: Path, *, objects: Objects, prefix: str, split: str | None = None) -> SourceRecord:
     """Only the first piece of a file or folder, for a preview that need not wait for the rest."""
     if not path.exists():
         message = f"{path} does not exist"
         raise SourceError(message, param=str(path))
-    file = _files_of(path)[0] if path.is_dir() else path
-    part = next(iter(cut(file, name=file.name, limits=Limits())))
-    piece = _keep(part, name=file.name, first_index=0, objects=objects, prefix=prefix)
+    file, name = path, path.name
+    if path.is_dir():
+        if (path / manifests.NAME).is_file():
+            chosen = split_files(read_manifest(path), split, name=path.name)[0]
+            files = [(chosen.path, check_file(path, chosen.path, chosen.bytes, chosen.sha256))]
+        else:
+            files = _files_of(path.resolve(), SOURCE_SUFFIXES)
+        if not files:
+            return take_in_path(path, objects=objects, prefix=prefix)
+        name, file = files[0]
+    part = next(iter(cut(file, name=name, limits=Limits())))
+    piece = _keep(part, name=name, first_index=0, objects=objects, prefix=prefix)
     return SourceRecord(
-        digest=piece.digest, name=file.name, bytes=part.bytes, rows=piece.rows, prefix=prefix, pieces=(piece,)
+        digest=piece.digest, name=path.name, bytes=part.bytes, rows=piece.rows, prefix=prefix, pieces=(piece,)
     )
-
-
-def _files_of(folder: Path) -> list[Path]:
-    """The source files of a folder by name; of a dataset's directory, the files its manifest names, checked."""
-    if (folder / manifests.NAME).is_file():
-        return [check_file(folder, f.path, f.bytes, f.sha256) for f in read_manifest(folder).files]
-    files = sorted(
-        (file for file in folder.rglob("*") if file.is_file() and file.name.lower().endswith(SOURCE_SUFFIXES)),
-        key=lambda file: file.relative_to(folder).as_posix(),
-    )
-    if not files:
-        message = f"{folder} holds no source files ({', '.join(SOURCE_SUFFIXES)})"
-        raise SourceError(message, param=str(folder))
-    return files
 
 
 def _keep(part: Cut, *, name: str, first_index: int, objects: Objects, prefix: str) -> Piece:
