@@ -11,8 +11,10 @@ from packing import skipalign
 from packing.dataset.errors import FieldProblem, SpecError
 from packing.plan import Kind
 from packing.spec import CommonSpec, Source, validate
+from synth import needle
 
 KINDS: dict[str, Kind] = {
+    "needle": needle,
     "skipalign": skipalign,
 }
 

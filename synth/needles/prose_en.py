@@ -42,7 +42,7 @@ def gerund(verb: str) -> str:
     return f"{made} {particle.replace('-', ' ')}" if dash else made
 
 
-_DOUBLED = frozenset("chop trim stir wrap nod permit admit spin forbid forget trap ship stop".split())
+_DOUBLED = frozenset("chop trim stir wrap nod permit admit spin forbid forget trap ship stop transmit unpin regret submit".split())
 _IRREGULAR_PAST = {
     "spin": "spun", "sell": "sold", "teach": "taught", "weave": "wove", "feed": "fed", "build": "built", "throw": "threw",
     "sweep": "swept", "sleep": "slept", "freeze": "froze", "forbid": "forbade", "forget": "forgot", "wind": "wound",
