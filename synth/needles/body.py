@@ -109,7 +109,7 @@ class Run:
         if whole < free:
             raise TooShortError(whole, free)
         latest = int(np.searchsorted(before, whole - free, side="right"))
-        starts = openers[openers < max(1, latest)]
+        starts = openers[openers < max(1, latest)] if self.spaced else np.arange(max(1, latest))
         if len(starts) > STARTS:
             starts = starts[(self.chance.numbers(STARTS) * len(starts)).astype(np.int64)]
         if self.label is None:

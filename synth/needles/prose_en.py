@@ -17,14 +17,16 @@ _IRREGULAR_GERUND = {"tie": "tying", "lie": "lying"}
 def past(verb: str) -> str:
     """The past tense of a regular verb; a particle behind a hyphen stays as it is."""
     head, dash, particle = verb.partition("-")
-    if head.endswith("e"):
+    if head in _IRREGULAR_PAST:
+        made = _IRREGULAR_PAST[head]
+    elif head.endswith("e"):
         made = head + "d"
     elif head.endswith("y") and head[-2] not in "aeiou":
         made = head[:-1] + "ied"
     elif head in _DOUBLED:
         made = head + head[-1] + "ed"
     else:
-        made = _IRREGULAR_PAST.get(head, head + "ed")
+        made = head + "ed"
     return f"{made} {particle.replace('-', ' ')}" if dash else made
 
 
@@ -46,7 +48,7 @@ _DOUBLED = frozenset("chop trim stir wrap nod permit admit spin forbid forget tr
 _IRREGULAR_PAST = {
     "spin": "spun", "sell": "sold", "teach": "taught", "weave": "wove", "feed": "fed", "build": "built", "throw": "threw",
     "sweep": "swept", "sleep": "slept", "freeze": "froze", "forbid": "forbade", "forget": "forgot", "wind": "wound",
-    "melt": "melted", "sew": "sewed", "blow": "blew", "light": "lit", "withdraw": "withdrew", "rebroadcast": "rebroadcast",
+    "sew": "sewed", "blow": "blew", "light": "lit", "withdraw": "withdrew", "rebroadcast": "rebroadcast",
     "broadcast": "broadcast",
 }  # fmt: skip
 

@@ -19,7 +19,7 @@ PEOPLE = {
         "Flavia Godfrey Hermia Isolde Jasper Keziah Leander Minerva Nicodemus"
     ).split(),
     "zh_CN": (
-        "阿泰 小满 老耿 阿蘅 石头 阿箩 豆子 小寒 阿椿 老笪 阿杞 小雁 阿珂 老翟 阿芷 小驹 阿榕 老麦 阿澜 小霁 阿鸢 老戚 阿苓 小棠"
+        "阿泰 小满 老耿 阿蘅 石娃 阿箩 豆子 小寒 阿椿 老笪 阿杞 小雁 阿珂 老翟 阿芷 小驹 阿榕 老麦 阿澜 小霁 阿鸢 老戚 阿苓 小棠"
     ).split(),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from synth.needles import vocabulary
 from synth.needles.body import Draft
 from synth.needles.setting import Setting
+from synth.needles.vocabulary import SPLITS
 
 TEMPLATES = {
     "en_US": (
@@ -18,13 +19,13 @@ TEMPLATES = {
         ("{who} needs a white cane to cross the road.", "Who is blind?"),
         ("{who} begins to sneeze as soon as a kitten comes in.", "Which person is allergic to cats?"),
         ("{who} won by giving up the queen and mating with a knight.", "Who is good at chess?"),
-        ("{who} is the only child of twins' only brother's parents, and hates company.", "Which character grew up without sisters?"),
-        ("{who} moves the pyramids' postcards aside to water the plants on a balcony over the Nile.", "Who could be met in Cairo?"),
+        ("{who} was an only child and never minded it.", "Which character grew up without sisters?"),
+        ("{who} waters the tomatoes on a balcony over the Nile, with the pyramids on the horizon.", "Who could be met in Cairo?"),
         ("{who} had to bring a doctor's note because of the broken ankle.", "Which person should not go dancing?"),
         ("{who} signs with three crosses because letters never made sense.", "Who is unable to read?"),
         ("{who} keeps the fire engine's keys on a hook by the bed.", "Which character is called when a house burns?"),
         ("{who} has forty hives and smells of smoke and wax.", "Who sells honey?"),
-        ("{who} was born on the last day of February, three years before a year with 365 days too few.", "Whose birthday is rare?"),
+        ("{who} was born on the twenty-ninth of February.", "Whose birthday is rare?"),
         ("{who} pours the milk away and drinks it black.", "Which person takes coffee without cream?"),
         ("{who} shouts from the ring to the red corner between two bells.", "Who trains boxers?"),
         ("{who} has crossed the equator eleven times and still gets sick on every deck.", "Which character travels by ship?"),
@@ -45,7 +46,7 @@ TEMPLATES = {
 def draft(setting: Setting) -> Draft:
     """One sentence on a person whom nothing else speaks of."""
     who = vocabulary.person(setting.chance, setting.locale, setting.split)
-    statement, question = setting.chance.one(TEMPLATES[setting.locale])
+    statement, question = setting.chance.one(TEMPLATES[setting.locale][SPLITS.index(setting.split) :: 2])
     found = setting.among(statement.format(who=who), [])
     asking = setting.wording.hidden
     return Draft(
