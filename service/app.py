@@ -20,7 +20,16 @@ from service.services import Services
 from service.settings import Settings
 from service.uploads import clear_landing
 
-ROUTERS = (jobs.router, events.router, uploads.router, datasets.router, scores.router, files.router, health.router, pages.router)
+ROUTERS = (
+    jobs.router,
+    events.router,
+    uploads.router,
+    datasets.router,
+    scores.router,
+    files.router,
+    health.router,
+    pages.router,
+)
 PROBLEM = {
     "type": "object",
     "required": ["type", "title", "status", "code", "detail", "errors"],

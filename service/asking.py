@@ -199,7 +199,9 @@ def _text_of(response: httpx2.Response, *, chat: bool) -> str:
         choice = response.json()["choices"][0]
         text = choice["message"].get("content") if chat else choice["text"]
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ServerError("the server's answer is not the API's: it has no choices with a text", param="--url") from error
+        raise ServerError(
+            "the server's answer is not the API's: it has no choices with a text", param="--url"
+        ) from error
     return text[:LONGEST_ANSWER] if isinstance(text, str) else ""
 
 

@@ -64,6 +64,7 @@ def _panel(panel: Any, task: str, cells: Sequence[Mapping[str, Any]], colours: A
     panel.set_xticks(range(len(lengths)), [f"{length:,}" for length in lengths], fontsize=7, rotation=30)
     panel.set_yticks(range(len(depths)), [NO_DEPTH if d is None else f"{d:g}" for d in depths], fontsize=7)
     panel.set_ylabel("depth (%)", fontsize=7)
+    panel.set_xlabel("length (tokens)", fontsize=7)
     for y, line in enumerate(values):
         for x, value in enumerate(line):
             if value == value:

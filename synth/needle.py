@@ -6,7 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 import pyarrow as pa
-from pydantic import Field, model_validator
+from pydantic import (
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from packing.dataset import schema as schemas
 from packing.dataset.errors import BadRowError, DatasetError, InputError
@@ -30,6 +37,9 @@ Name = Literal[
 ]  # fmt: skip
 Kinds = Literal["words", "numbers", "uuids"]
 Locale = Literal["en_US", "zh_CN"]
+LENGTHS = [4096, 32768, 131072]
+ENGLISH: dict[Locale, float] = {"en_US": 1.0}
+MOST_DEPTHS = 1001
 
 
 class SourceText(StrictModel):
@@ -42,50 +52,73 @@ class Spec(CommonSpec):
     """The spec of a dataset of needle probes (contract, `kind: needle`)."""
 
     kind: Literal["needle"]  # pyright: ignore[reportIncompatibleVariableOverride] (frozen, so narrowing is safe)
+    preset: Literal["ruler"] | None = None
+    qa_1: Source | None = None
+    qa_2: Source | None = None
     tasks: Annotated[list[Name], Field(min_length=1, max_length=32)] | None = None
-    lengths: Annotated[list[Annotated[int, Field(ge=512, le=2**21)]], Field(min_length=1, max_length=64)] = [
-        4096,
-        32768,
-        131072,
-    ]
-    depths: (
-        Annotated[int, Field(ge=1, le=1001)]
-        | Annotated[list[Annotated[float, Field(ge=0, le=100)]], Field(min_length=1, max_length=1001)]
-    ) = 11
+    lengths: Annotated[list[Annotated[int, Field(ge=512, le=2**21)]], Field(min_length=1, max_length=64)] = LENGTHS
+    depths: int | Annotated[list[Annotated[float, Field(ge=0, le=100)]], Field(min_length=1, max_length=1001)] = 11
     repeats: Annotated[int, Field(ge=1, le=100_000)] = 5
     answer_budget: Annotated[int, Field(ge=1, le=2**20)] | None = None
     haystack: Literal["builtin", "noise", "needles"] | Source | SourceText = "builtin"
     repeat: bool = False
-    locales: Annotated[dict[Locale, Annotated[float, Field(gt=0, le=1e6)]], Field(min_length=1)] = {"en_US": 1.0}
-    preset: Literal["ruler"] | None = None
+    locales: Annotated[dict[Locale, Annotated[float, Field(gt=0, le=1e6)]], Field(min_length=1)] = ENGLISH
     split: Literal["test", "train"] = "test"
     keys: Kinds = "words"
     values: Kinds = "numbers"
-    qa_1: Source | None = None
-    qa_2: Source | None = None
 
-    @model_validator(mode="after")
-    def _tasks_that_exist(self) -> Self:
-        known = RULER if self.preset == "ruler" else TASKS
-        for name in self.tasks or ():
+    @field_validator("depths", mode="wrap")
+    @classmethod
+    def _depths_of_one_form(cls, value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            found: int | list[float] = read(value)
+        except ValidationError:
+            found = 0
+        if isinstance(found, int) and not 1 <= found <= MOST_DEPTHS:
+            message = f"a number of depths from 1 to {MOST_DEPTHS}, or a list of depths from 0 to 100"
+            raise ValueError(message)
+        return found
+
+    @field_validator("haystack", mode="wrap")
+    @classmethod
+    def _haystack_of_one_form(cls, value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return read(value)
+        except ValidationError:
+            message = "builtin, noise, needles, or a source with text: one of {upload: id}, {dataset: id}, {path: file or folder}"
+            raise ValueError(message) from None
+
+    @field_validator("tasks")
+    @classmethod
+    def _tasks_that_exist(cls, value: list[str] | None, info: ValidationInfo) -> list[str] | None:
+        preset = info.data.get("preset")
+        known = RULER if preset == "ruler" else TASKS
+        for name in value or ():
             if name not in known:
-                where = "with preset: ruler" if self.preset else "without preset: ruler"
-                message = f"tasks: there is no task {name!r} {where}; there are {', '.join(known)}"
+                message = f"there is no task {name!r} {'with' if preset else 'without'} preset: ruler; there are {', '.join(known)}"
                 raise ValueError(message)
-            if known[name].questions and getattr(self, name) is None:
-                message = f"tasks: {name} asks questions of yours: give {name}: a source in SQuAD's or HotpotQA's format"
+            if known[name].questions and info.data.get(name) is None:
+                message = f"{name} asks questions of yours: give {name}: a source in SQuAD's or HotpotQA's format"
                 raise ValueError(message)
-        return self
+        return value
+
+    @field_validator("tasks", "lengths", "depths")
+    @classmethod
+    def _nothing_twice(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            given: list[Any] = value
+            twice = next((item for item in given if given.count(item) > 1), None)
+            if twice is not None:
+                message = f"{twice} stands there twice"
+                raise ValueError(message)
+        return value
 
     @model_validator(mode="after")
-    def _nothing_twice(self) -> Self:
-        for field in ("tasks", "lengths", "depths"):
-            given = getattr(self, field)
-            if isinstance(given, list) and len(set(given)) != len(given):
-                message = f"{field}: one of them stands there twice"
-                raise ValueError(message)
+    def _not_too_many(self) -> Self:
         if self.rows() > MOST_ROWS:
-            message = f"{self.rows():,} probes are asked for; at most {MOST_ROWS:,} make a dataset"
+            message = (
+                f"{self.rows():,} probes are asked for; at most {MOST_ROWS:,} make a dataset: fewer repeats or depths"
+            )
             raise ValueError(message)
         return self
 
@@ -186,7 +219,9 @@ def build(spec: Spec, shard: Shard, inputs: Inputs, tally: Tally) -> Iterator[pa
         probe = prober.probe(cells[number // spec.repeats], number % spec.repeats)
         tally.count(f"probes_{probe.task}")
         tally.count("probes_tokenised_whole", probe.fitted.whole)
-        tally.histogram("needle_depth", Histogram(even_edges(100, 20))).add([int(s.depth) for s in probe.fitted.needles])
+        tally.histogram("needle_depth", Histogram(even_edges(100, 20))).add(
+            [int(s.depth) for s in probe.fitted.needles]
+        )
         tally.histogram("fill_percent", Histogram(even_edges(100, 101))).add(
             [100 * (probe.fitted.n_tokens + probe.budget) // probe.cell.length]
         )
@@ -212,7 +247,9 @@ def check(spec: Spec, batch: pa.RecordBatch) -> None:
 
 def conclude(spec: Spec, tally: Tally) -> list[str]:
     """Nothing to warn of: a probe that does not fit has failed before. Rows of a corpus that were left out are in the manifest."""
-    made = sum(by for name, by in tally.counts.items() if name.startswith("probes_") and name != "probes_tokenised_whole")
+    made = sum(
+        by for name, by in tally.counts.items() if name.startswith("probes_") and name != "probes_tokenised_whole"
+    )
     if not made:
         message = "no probe was made"
         raise InputError(message, param="/tasks")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -21,8 +20,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", type=Path, help="the dataset's directory")
     parser.add_argument("--url", required=True, help="the server, up to /v1")
     parser.add_argument("--model", required=True, help="the model's name there")
-    parser.add_argument("--out", type=Path, required=True, help="predictions; a file that is there already is gone on with")
-    parser.add_argument("--api", choices=["chat", "completions"], default="chat", help="which of the two (default chat)")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="predictions; a file that is there already is gone on with"
+    )
+    parser.add_argument(
+        "--api", choices=["chat", "completions"], default="chat", help="which of the two (default chat)"
+    )
     parser.add_argument("--concurrency", type=_positive, default=8, help="requests in flight (default 8)")
     parser.add_argument("--max-tokens", type=_positive, help="tokens of an answer (default: the probe's answer budget)")
     parser.add_argument("--temperature", type=float, default=0.0, help="(default 0)")

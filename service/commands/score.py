@@ -20,7 +20,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "predictions", type=Path, help="JSON lines {id, prediction}, RULER's prediction file, or a folder of such files"
     )
-    parser.add_argument("--plot", type=Path, help="draw the heat map here: PNG, or Vega-Lite for a name that ends with .json")
+    parser.add_argument(
+        "--plot", type=Path, help="draw the heat map here: PNG, or Vega-Lite for a name that ends with .json"
+    )
     parser.add_argument(
         "--without-thinking", action="store_true", help="score what stands behind </think> only; all of it otherwise"
     )
@@ -94,11 +96,11 @@ def table(value: dict[str, Any]) -> list[str]:
     tasks = value["tasks"]
     width = max([len("task"), *(len(cell["task"]) for cell in tasks)])
     lines = [f"{'task':<{width}}  {'length':>9}  {'count':>6}  recall  95% interval"]
-    for cell in tasks:
-        lines.append(
-            f"{cell['task']:<{width}}  {cell['length']:>9,}  {cell['count']:>6,}  {100 * cell['recall']:>5.1f}%  "
-            f"{100 * cell['low']:.1f}% to {100 * cell['high']:.1f}%"
-        )
+    lines += [
+        f"{cell['task']:<{width}}  {cell['length']:>9,}  {cell['count']:>6,}  {100 * cell['recall']:>5.1f}%  "
+        f"{100 * cell['low']:.1f}% to {100 * cell['high']:.1f}%"
+        for cell in tasks
+    ]
     for task, errors in value["errors"].items():
         lines.append(f"{task}: " + ", ".join(f"{count} {name}" for name, count in errors.items()))
     return lines

@@ -59,7 +59,9 @@ async def _bounded(request: Request) -> AsyncIterator[bytes]:
         for number, piece in enumerate([first, *rest]):
             line, length = (line, length + len(piece)) if number == 0 else (line + 1, len(piece))
             if length > LONGEST_LINE:
-                raise _problem(PredictionError(line, f"it has more than {LONGEST_LINE:,} bytes, the most that are read"))
+                raise _problem(
+                    PredictionError(line, f"it has more than {LONGEST_LINE:,} bytes, the most that are read")
+                )
         yield part
 
 

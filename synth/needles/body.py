@@ -66,7 +66,8 @@ class Draft:
 class Run:
     """Contexts that are a run of units with needles between them: at `depths`, shares of the run in 0..1, rising.
 
-    `told` are those of the needles that answer, in the order of the answers (all, unless it says otherwise). `label(i)` is the text before the i-th item of the context (from 0), needles counted, for items that are numbered.
+    `told` are those of the needles that answer, in the order of the answers (all, unless it says otherwise). `label(i)` is the text
+    before the i-th item of the context (from 0), needles counted, for items that are numbered. `last` mends the last piece.
     """
 
     units: Units

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,28 +103,34 @@ def _counted(
     front = [*(fillers.texts[i] for i in opening), draft.head]
     texts = [*front, *body.pieces, draft.tail]
     text = "".join(texts)
-    seams = [*zip(front, front[1:], strict=False), (draft.head, body.pieces[0]), (body.pieces[-1], behind)]
+    seams = [*pairwise(front), (draft.head, body.pieces[0]), (body.pieces[-1], behind)]
     adds_up = body.apart and fillers.apart and all(measure.apart(left, right) for left, right in seams if left)
     lead = sum(int(fillers.tokens[i]) for i in opening) + measure.count(draft.head)
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(body.tokens)]) + lead
     if adds_up and not whole:
         spans = [(int(starts[i]), int(starts[i + 1])) for i in body.needles]
         total = int(starts[-1]) + int(measure.counts([behind])[0])
-        return Fitted(input=text, n_tokens=total, needles=_depths(spans, starts), more=(*body.more,), whole=False, adds_up=True)
+        return Fitted(
+            input=text, n_tokens=total, needles=_depths(spans, starts), more=(*body.more,), whole=False, adds_up=True
+        )
     encoded = measure.tokenizer.encode([text + draft.answer_prefix])
     edges = np.cumsum([0, *map(utf8_length, texts)])[len(front) :]
     spans = [_span(encoded.starts, int(edges[i]), body.pieces[i]) for i in body.needles]
     found = np.searchsorted(encoded.starts, edges[:-1])
     total = len(encoded.ids)
     adds_up = adds_up and total == int(starts[-1]) + int(measure.counts([behind])[0])
-    return Fitted(input=text, n_tokens=total, needles=_depths(spans, found), more=(*body.more,), whole=True, adds_up=adds_up)
+    return Fitted(
+        input=text, n_tokens=total, needles=_depths(spans, found), more=(*body.more,), whole=True, adds_up=adds_up
+    )
 
 
 def _span(starts: NDArray[np.int64], first: int, piece: str) -> tuple[int, int]:
     """The tokens that hold a needle, from the one its first letter is in to the one its last letter is in."""
     begin = first + utf8_length(piece[: len(piece) - len(piece.lstrip())])
     end = first + utf8_length(piece.rstrip())
-    return int(np.searchsorted(starts, begin, side="right")) - 1, int(np.searchsorted(starts, end, side="left"))
+    # Tokens of the bytes of one character all begin where it does: the first of them is meant.
+    holding = starts[int(np.searchsorted(starts, begin, side="right")) - 1]
+    return int(np.searchsorted(starts, holding, side="left")), int(np.searchsorted(starts, end, side="left"))
 
 
 def _depths(spans: Sequence[tuple[int, int]], starts: NDArray[np.int64]) -> tuple[Span, ...]:

@@ -247,3 +247,9 @@ STOCK = (
     "It is still there today, and on a quiet afternoon it can be visited free of charge.|"
     "One can only guess at the reasons, since the people concerned have kept them to themselves."
 ).split("|")
+PEOPLE = (
+    "Aldous Bettina Caspian Delphine Eberhard Fenella Gideon Hesper Ignatius Jocasta Kester Lavinia Mordecai Nerissa Orlando "
+    "Petra Quentin Rowena Silvan Theodora Ulysses Verity Winifred Xanthe Yorick Zuleika Ambrose Beulah Crispin Dorothea Evander "
+    "Flavia Godfrey Hermia Isolde Jasper Keziah Leander Minerva Nicodemus"
+).split()
+"""Given names for needles: no name in the prose is one of them."""

@@ -104,7 +104,9 @@ class Prober:
                 for locale in self.spec.locales:
                     least = self._least(Cell(length, name, depth), locale, number)
                     if least > length:
-                        message = f"{name} ({locale}) needs at least {least} tokens, answer included: {length} is too small"
+                        message = (
+                            f"{name} ({locale}) needs at least {least} tokens, answer included: {length} is too small"
+                        )
                         problems.append(FieldProblem(pointer=f"/lengths/{number}", message=message))
         if problems:
             raise SpecError(problems)
@@ -143,7 +145,9 @@ class Prober:
         except TooShortError as error:
             raise self._too_short(error, number) from error
         except (TooSmallError, NoFitError) as error:
-            message = f"{cell.task} does not fit {cell.length} tokens with this tokenizer ({type(error).__name__}: {error})"
+            message = (
+                f"{cell.task} does not fit {cell.length} tokens with this tokenizer ({type(error).__name__}: {error})"
+            )
             raise InputError(message, param=f"/lengths/{number}") from error
 
     def _fitted(self, cell: Cell, repeat: int, locale: str | None) -> Probe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from packing.draws import Draws
 from synth.needles import lexicon_en as lexicon
@@ -44,7 +45,9 @@ def gerund(verb: str) -> str:
     return f"{made} {particle.replace('-', ' ')}" if dash else made
 
 
-_DOUBLED = frozenset("chop trim stir wrap nod permit admit spin forbid forget trap ship stop transmit unpin regret submit".split())
+_DOUBLED = frozenset(
+    {"chop", "trim", "stir", "wrap", "nod", "permit", "admit", "spin", "forbid", "forget", "trap", "ship", "stop", "transmit", "regret"}
+)  # fmt: skip
 _IRREGULAR_PAST = {
     "spin": "spun", "sell": "sold", "teach": "taught", "weave": "wove", "feed": "fed", "build": "built", "throw": "threw",
     "sweep": "swept", "sleep": "slept", "freeze": "froze", "forbid": "forbade", "forget": "forgot", "wind": "wound",
@@ -91,7 +94,7 @@ def _name(kind: str) -> Slot:
     return lambda article: article.stream.zipf(article.names[kind])
 
 
-def _invented(endings: list[str], stream: Stream) -> str:
+def _invented(endings: Sequence[str], stream: Stream) -> str:
     count = 1 + (stream.number() < 0.45)
     stem = "".join(stream.one(lexicon.SYLLABLES) for _ in range(count))
     return (stem + stream.one(endings)).capitalize()
@@ -104,7 +107,7 @@ def _number(article: Article) -> str:
     return _SMALL[value] if value < 13 else f"{value:,}"
 
 
-_SMALL = "zero one two three four five six seven eight nine ten eleven twelve".split()
+_SMALL = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 
 SLOTS: dict[str, Slot] = {
     "n": lambda a: _spoken(_noun(a)),

@@ -11,6 +11,7 @@ from synth.needles.setting import Setting
 from synth.needles.tasks import dictionary, documents, hidden, infinitebench, niah, rounds, variables, walks, words
 from synth.needles.tasks.niah import Needles
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One task. `budget` is the answer's default in tokens; `haystack` says whether the spec's haystack is used."""
@@ -29,7 +30,9 @@ def _plain(draft: Callable[[Setting], Draft]) -> Callable[[Setting, Needles], Dr
 def _niah(draft: Callable[[Setting, Needles], Draft], fixed: Needles | None = None, *, depth: bool = True) -> Task:
     if fixed is None:
         return Task(draft=draft, budget=128, depth=depth)
-    return Task(draft=lambda setting, _needles: draft(setting, fixed), budget=128, depth=depth, haystack=not fixed.haystack)
+    return Task(
+        draft=lambda setting, _needles: draft(setting, fixed), budget=128, depth=depth, haystack=not fixed.haystack
+    )
 
 
 TASKS: dict[str, Task] = {
@@ -65,8 +68,12 @@ RULER: dict[str, Task] = {
     "vt": Task(draft=_plain(partial(variables.draft, haystack="noise")), budget=30, depth=False, haystack=False),
     "cwe": TASKS["common_words"],
     "fwe": TASKS["frequent_words"],
-    "qa_1": Task(draft=_plain(partial(documents.draft, name="qa_1")), budget=32, depth=True, haystack=False, questions=True),
-    "qa_2": Task(draft=_plain(partial(documents.draft, name="qa_2")), budget=32, depth=False, haystack=False, questions=True),
+    "qa_1": Task(
+        draft=_plain(partial(documents.draft, name="qa_1")), budget=32, depth=True, haystack=False, questions=True
+    ),
+    "qa_2": Task(
+        draft=_plain(partial(documents.draft, name="qa_2")), budget=32, depth=False, haystack=False, questions=True
+    ),
 }
 """RULER's thirteen configurations (scripts/synthetic.yaml at commit c3f5e3b). Essays are the builtin text or the spec's corpus here."""
 

@@ -25,8 +25,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One probe's circumstances. `depth` is a share 0..1, None for tasks that have none; `length` is the target, `tokens` what pools must offer
-    for it."""
+    """One probe's circumstances: `depth` is a share 0..1, or None; `length` is the target, `tokens` what pools offer."""
 
     locale: str
     split: str

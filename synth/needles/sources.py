@@ -60,7 +60,9 @@ def corpus(spec: CommonSpec, inputs: Inputs, pieces: Sequence[Piece], *, charact
                 part, container=piece.container, name=piece.name, row=numbers, index=places, columns=spec.columns
             )
             for item in found:
-                reason = item.reason if isinstance(item, Rejected) else "" if item.text else "it holds tokens and no text"
+                reason = (
+                    item.reason if isinstance(item, Rejected) else "" if item.text else "it holds tokens and no text"
+                )
                 if reason:
                     rejected.append(Rejected(row=item.row, name=item.name, reason=reason))
                     if spec.on_bad_row == "fail":

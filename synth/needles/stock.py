@@ -77,17 +77,13 @@ class Stock:
 
     def _documents(self, name: str, length: int) -> Units:
         about = [piece.digest for piece in self._pieces(name)]
-        units = self.measure.keep(
-            ("documents", *about), lambda: Units.of(self._ask(name).documents, self.measure)
-        )
+        units = self.measure.keep(("documents", *about), lambda: Units.of(self._ask(name).documents, self.measure))
         return units.repeated(pool_tokens(length), self.measure) if self.repeat else units
 
     def _ask(self, name: str) -> Asked:
         pieces = self._pieces(name)
         about = [piece.digest for piece in pieces]
-        return self.measure.keep(
-            ("asked", *about), lambda: asked(self.inputs, pieces, pointer=self.pointers[name])
-        )
+        return self.measure.keep(("asked", *about), lambda: asked(self.inputs, pieces, pointer=self.pointers[name]))
 
     def _pieces(self, name: str) -> list[Piece]:
         return [piece for piece in self.inputs.pieces if piece.field == self.pointers[name]]

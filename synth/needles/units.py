@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, TypeVar
 from unicodedata import category
 
@@ -82,8 +83,7 @@ class Measure:
 
     def all_apart(self, texts: Iterable[str]) -> bool:
         """Whether the tokens of a row of texts add up."""
-        row = list(texts)
-        return all(self.apart(left, right) for left, right in zip(row, row[1:], strict=False))
+        return all(self.apart(left, right) for left, right in pairwise(texts))
 
 
 def _classes(text: str) -> str:

@@ -12,16 +12,6 @@ SPLITS = ("test", "train")
 _HEX = "0123456789abcdef"
 _STRIDE = 104729
 """A prime, so that words of syllables come in no order of the alphabet."""
-PEOPLE = {
-    "en_US": (
-        "Aldous Bettina Caspian Delphine Eberhard Fenella Gideon Hesper Ignatius Jocasta Kester Lavinia Mordecai Nerissa Orlando "
-        "Petra Quentin Rowena Silvan Theodora Ulysses Verity Winifred Xanthe Yorick Zuleika Ambrose Beulah Crispin Dorothea Evander "
-        "Flavia Godfrey Hermia Isolde Jasper Keziah Leander Minerva Nicodemus"
-    ).split(),
-    "zh_CN": (
-        "阿泰 小满 老耿 阿蘅 石娃 阿箩 豆子 小寒 阿椿 老笪 阿杞 小雁 阿珂 老翟 阿芷 小驹 阿榕 老麦 阿澜 小霁 阿鸢 老戚 阿苓 小棠"
-    ).split(),
-}
 
 
 def mine(number: int, split: str) -> bool:
@@ -74,7 +64,7 @@ def word(chance: Chance | Stream, locale: str, split: str, *, pool: bool = False
 
 def person(chance: Chance, locale: str, split: str) -> str:
     """A given name of one split that no builtin text has."""
-    return chance.one(PEOPLE[locale][SPLITS.index(split) :: 2])
+    return chance.one((lexicon_en if locale == "en_US" else lexicon_zh).PEOPLE[SPLITS.index(split) :: 2])
 
 
 def value(kind: str, chance: Chance | Stream, locale: str, split: str, *, pool: bool = False) -> str:
@@ -104,7 +94,7 @@ def _real_words(locale: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4)
 def plain_words(locale: str, split: str, count: int) -> tuple[str, ...]:
-    """At least `count` different single words of one split for lists: those of the lexicon first, then words made of syllables that mean nothing."""
+    """At least `count` different single words of one split for lists: those of the lexicon first, then some made of syllables."""
     found = [*nouns(locale, split), *_real_words(locale)[SPLITS.index(split) :: 2]]
     parts = lexicon_en.SYLLABLES if locale == "en_US" else sorted(set(lexicon_zh.FAMILY + lexicon_zh.GIVEN))
     every = len(parts) ** 3

@@ -13,10 +13,8 @@ def draft(setting: Setting, name: str) -> Draft:
     gold = [units.texts[number] for number in question.documents]
     for number in sorted(question.documents, reverse=True):
         units = units.without(number)
-    if setting.depth is None or len(gold) > 1:
-        found = setting.spread(gold)
-    else:
-        found = setting.among(gold[0], [])
+    alone = setting.depth is not None and len(gold) == 1
+    found = setting.among(gold[0], []) if alone else setting.spread(gold)
     asking = setting.wording.documents
 
     def label(number: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from synth.needles import vocabulary
 from synth.needles.body import Draft
 from synth.needles.setting import Setting
@@ -19,7 +21,7 @@ def draft(setting: Setting, haystack: str = "") -> Draft:
         names["".join("ABCDEFGHIJKLMNOPQRSTUVWXYZ"[chance.below(26)] for _ in range(LETTERS))] = None
     chain = list(names)
     links = [wording.assigned.format(name=chain[0], value=value)]
-    links += [wording.passed_on.format(name=name, other=other) for other, name in zip(chain, chain[1:], strict=False)]
+    links += [wording.passed_on.format(name=name, other=other) for other, name in pairwise(chain)]
     units = setting.haystack(haystack, setting.locale)
     asking = wording.variables
     return Draft(
@@ -27,5 +29,7 @@ def draft(setting: Setting, haystack: str = "") -> Draft:
         tail=asking.tail.format(query=value),
         answer_prefix=asking.prefix.format(query=value, count=len(chain)),
         outputs=chain,
-        lay=setting.run(units, [link + "." if setting.locale == "en_US" else link for link in links], chance.depths(len(links))),
+        lay=setting.run(
+            units, [link + "." if setting.locale == "en_US" else link for link in links], chance.depths(len(links))
+        ),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -29,7 +29,7 @@ DOTS = "...."
 class _Sizes:
     """Words with a space before each, their tokens int64 [n], and whether tokens of one behind another add up."""
 
-    words: Sequence[str]
+    words: list[str]
     tokens: NDArray[np.int64]
     apart: bool
 
@@ -53,7 +53,7 @@ def common(setting: Setting) -> Draft:
     order = np.argsort(setting.chance.numbers(len(sizes.words)), kind="stable")
     chosen, rest = order[:COMMON], order[COMMON:]
     asking = setting.wording.common
-    words = [sizes.words[i].strip() for i in chosen]
+    words = [sizes.words[i].strip() for i in chosen.tolist()]
 
     def lay(room: int) -> Body:
         labels = _labels(setting.length // 3 + 400, setting.measure)
@@ -78,7 +78,7 @@ def common(setting: Setting) -> Draft:
         answer_prefix=asking.prefix.format(count=COMMON),
         outputs=words,
         lay=lay,
-        others=[sizes.words[i].strip() for i in rest[:20]],
+        others=[sizes.words[i].strip() for i in rest[:20].tolist()],
     )
 
 
