@@ -1,4 +1,4 @@
-"""The chance of one probe: draws that are a function of (seed, task, length, depth, repeat) alone, taken one after another."""
+"""The chance of one probe: draws that are a function of (seed, split, task, length, depth, repeat) alone, taken one after another."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Item = TypeVar("Item")
 class Chance:
     """A probe's draws, keyed by its coordinates; `seed` is a number of 63 bits that names them in the row."""
 
-    def __init__(self, seed: int, *, task: str, length: int, depth: float | None, repeat: int) -> None:
-        self._draws = Draws(seed, f"needle/{task}/{length}/{'-' if depth is None else f'{depth:g}'}")
+    def __init__(self, seed: int, *, split: str, task: str, length: int, depth: float | None, repeat: int) -> None:
+        self._draws = Draws(seed, f"needle/{split}/{task}/{length}/{'-' if depth is None else f'{depth:g}'}")
         self._repeat = repeat
         self._stream = Stream(self._draws, repeat)
         self._blocks = 0

@@ -95,17 +95,21 @@ def edges(split: str, tokens: int, measure: Measure) -> Units:
     stream = _stream("edges", "any", split)
 
     def made() -> Iterator[str]:
-        nodes = [node(stream.below, planted=False) for _ in range(4000)]
+        nodes = [node(stream.below, split, planted=False) for _ in range(4000)]
         while True:
             yield f"{stream.one(nodes)} -> {stream.one(nodes)}\n"
 
     return _filled(made(), tokens, measure)
 
 
-def node(below: Callable[[int], int], *, planted: bool) -> str:
-    """The name of a node: eight hexadecimal digits, of which the first tells planted ones from the pool's only to those who know."""
-    first = "02468ace"[below(8)] if planted else "13579bdf"[below(8)]
-    return first + "".join("0123456789abcdef"[below(16)] for _ in range(7))
+def node(below: Callable[[int], int], split: str, *, planted: bool) -> str:
+    """The name of a node: eight hexadecimal digits. The last belongs to the split, the first to planted nodes or to the pool's."""
+    digits = [
+        2 * below(8) + (not planted),
+        *(below(16) for _ in range(6)),
+        2 * below(8) + vocabulary.SPLITS.index(split),
+    ]
+    return "".join(f"{digit:x}" for digit in digits)
 
 
 @lru_cache(maxsize=4)

@@ -23,6 +23,8 @@ from synth.needles.units import Measure
 VERIFIED = 64
 """One probe in so many is tokenised whole although its pieces' tokens add up, and so is the first of every task and length."""
 TRIES = 40
+LOOKED_INTO, REPEATS = 8192, 4
+"""Up to this length a few probes of every task are made to see whether they fit; longer ones are laid out only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +118,9 @@ class Prober:
         length = cell.length
         for _ in range(TRIES):
             try:
-                if length <= 8192:
-                    self._fitted(Cell(length, cell.task, cell.depth), 0, locale)
+                if length <= LOOKED_INTO:
+                    for repeat in range(min(REPEATS, self.spec.repeats)):
+                        self._fitted(Cell(length, cell.task, cell.depth), repeat, locale)
                 else:
                     self._laid(Cell(length, cell.task, cell.depth), locale)
             except TooSmallError as error:
@@ -184,7 +187,14 @@ class Prober:
         return max(self.spec.locales)
 
     def _chance(self, cell: Cell, repeat: int, purpose: str = "") -> Chance:
-        return Chance(self.spec.seed, task=purpose + cell.task, length=cell.length, depth=cell.depth, repeat=repeat)
+        return Chance(
+            self.spec.seed,
+            split=self.spec.split,
+            task=purpose + cell.task,
+            length=cell.length,
+            depth=cell.depth,
+            repeat=repeat,
+        )
 
     def _draft(self, cell: Cell, repeat: int, locale: str | None) -> tuple[Draft, int, Chance]:
         task: Task = self.spec.task(cell.task)

@@ -12,7 +12,7 @@ from synth.needles.grammar import Article, Grammar, Slot, Stream, compiled
 SENTENCES_OF_STOCK = 0.043
 """Share of sentences that are set phrases: the rate of repeated 8-grams comes from them (tests/synth/needles/test_haystack.py)."""
 
-_IRREGULAR_GERUND = {"tie": "tying", "lie": "lying"}
+_IRREGULAR_GERUND = {"dye": "dyeing"}
 
 
 def past(verb: str) -> str:

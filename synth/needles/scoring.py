@@ -271,9 +271,9 @@ def _bare(text: str) -> str:
 
 
 def _begins(output: str, said: str) -> bool:
-    """Whether at least half of an answer, from its beginning, was said."""
+    """Whether a piece of an answer was said and nothing else, or at least the first half of it."""
     half = max(3, math.ceil(len(output) / 2))
-    return len(output) > half and output[:half] in said
+    return (len(said) >= 3 and said in output) or (len(output) > half and output[:half] in said)
 
 
 def wilson(total: float, count: int) -> tuple[float, float]:

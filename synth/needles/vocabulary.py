@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 from synth.needles import lexicon_en, lexicon_zh
@@ -65,6 +66,13 @@ def word(chance: Chance | Stream, locale: str, split: str, *, pool: bool = False
 def person(chance: Chance, locale: str, split: str) -> str:
     """A given name of one split that no builtin text has."""
     return chance.one((lexicon_en if locale == "en_US" else lexicon_zh).PEOPLE[SPLITS.index(split) :: 2])
+
+
+def letters(below: Callable[[int], int], split: str, count: int, *, first: str = "a") -> str:
+    """A word of so many letters that means nothing; its last letter belongs to the split."""
+    made = [below(26) for _ in range(count - 1)]
+    made.append(2 * below(13) + SPLITS.index(split))
+    return "".join(chr(ord(first) + letter) for letter in made)
 
 
 def value(kind: str, chance: Chance | Stream, locale: str, split: str, *, pool: bool = False) -> str:

@@ -18,7 +18,7 @@ def draft(setting: Setting, haystack: str = "") -> Draft:
     value = vocabulary.number(chance, setting.split, 5)
     names: dict[str, None] = {}
     while len(names) < HOPS + 1:
-        names["".join("ABCDEFGHIJKLMNOPQRSTUVWXYZ"[chance.below(26)] for _ in range(LETTERS))] = None
+        names[vocabulary.letters(chance.below, setting.split, LETTERS, first="A")] = None
     chain = list(names)
     links = [wording.assigned.format(name=chain[0], value=value)]
     links += [wording.passed_on.format(name=name, other=other) for other, name in pairwise(chain)]

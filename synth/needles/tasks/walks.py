@@ -14,7 +14,7 @@ def draft(setting: Setting) -> Draft:
     """Two edges leave the start, two leave each of their ends, and one more leaves each node that is an answer."""
     names: dict[str, None] = {}
     while len(names) < 1 + BRANCHES + 2 * BRANCHES * BEHIND:
-        names[pools.node(setting.chance.below, planted=True)] = None
+        names[pools.node(setting.chance.below, setting.split, planted=True)] = None
     start, *others = names
     middle, last = others[:BRANCHES], others[BRANCHES:]
     reached, beyond = last[: BRANCHES * BEHIND], last[BRANCHES * BEHIND :]

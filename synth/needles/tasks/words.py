@@ -101,7 +101,7 @@ def _closed(pieces: list[str], tokens: NDArray[np.int64], measure: Measure, *, a
 
 def frequent(setting: Setting) -> Draft:
     """Coded words drawn by Zipf's law with an exponent of 2.0; the commonest are dots, the next three are asked for."""
-    words = [DOTS, *_coded(setting.chance, max(60, setting.length // VOCABULARY_SHARE))]
+    words = [DOTS, *_coded(setting.chance, setting.split, max(60, setting.length // VOCABULARY_SHARE))]
     sizes = setting.measure.along([f" {word}" for word in words])
     share = np.arange(1, len(words) + 1, dtype=np.float64) ** -ALPHA
     share /= share.sum()
@@ -136,9 +136,10 @@ def frequent(setting: Setting) -> Draft:
     )
 
 
-def _coded(chance: Chance, count: int) -> list[str]:
-    """Different words of six letters that mean nothing."""
+def _coded(chance: Chance, split: str, count: int) -> list[str]:
+    """Different words of six letters that mean nothing; their last letter belongs to the split."""
     letters = (chance.numbers(2 * count * LETTERS) * 26).astype(np.int64).reshape(-1, LETTERS)
+    letters[:, -1] += vocabulary.SPLITS.index(split) - letters[:, -1] % 2
     made = {"".join(chr(97 + letter) for letter in row): None for row in letters.tolist()}
     return list(made)[:count]
 

@@ -44,7 +44,7 @@ class InMemory:
     def pieces(self) -> list[Piece]:
         return [
             Piece(
-                digest=f"{hash(json.dumps(rows)):x}",
+                digest=f"{hash(repr(rows)):x}",
                 container="lines",
                 field=pointer,
                 name=f"{pointer[1:]}.jsonl",
