@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
+from urllib.parse import urlsplit
 
 import httpx2
 
@@ -93,17 +94,14 @@ class Asker:
         self._server = server
         self._pause = pause
         headers = {"Authorization": f"Bearer {server.key}"} if server.key else {}
-        try:
-            self._http = httpx2.Client(
-                base_url=server.url.rstrip("/"),
-                headers=headers,
-                timeout=httpx2.Timeout(server.timeout, connect=10.0),
-                transport=transport,
-                limits=httpx2.Limits(max_connections=None),
-            )
-        except (httpx2.InvalidURL, ValueError) as error:
-            message = f"{server.url!r} is no URL ({error}); one looks like http://127.0.0.1:8001/v1"
-            raise ServerError(message, param="--url") from error
+        _check_address(server.url)
+        self._http = httpx2.Client(
+            base_url=server.url.rstrip("/"),
+            headers=headers,
+            timeout=httpx2.Timeout(server.timeout, connect=10.0),
+            transport=transport,
+            limits=httpx2.Limits(max_connections=None),
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -185,6 +183,18 @@ class Asker:
             if asked_for.isdecimal():
                 pause = max(pause, float(asked_for))
         raise ServerError(f"no answer from {self._server.url} in {self._server.tries} tries ({why})", param="--url")
+
+
+def _check_address(url: str) -> None:
+    """Raise ServerError for what is no http or https URL with a host."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        good = False
+    if not good:
+        message = f"{url!r} is no URL of a server; one looks like http://127.0.0.1:8001/v1"
+        raise ServerError(message, param="--url")
 
 
 def _write(sink: IO[str], name: str, text: str, refusal: str) -> None:

@@ -1,4 +1,4 @@
-"""Every task at every length with five families of tokenizers: the tokenizer's own counts, and needles that decode where they are said to be."""
+"""Every task and length with five families of tokenizers: the engine's own counts, and needles that decode where they are said to be."""
 
 from __future__ import annotations
 
@@ -69,6 +69,5 @@ def test_chinese_is_exact(name):
     rows = rows_of(made, InMemory(ours(name)))
     assert {row["locale"] for row in rows} == {"zh_CN"}
     for row in rows:
-        if name != "unigram":  # its vocabulary has no Chinese: needles decode to <unk>
-            assert_exact(row, name)
-        assert least_fill(8192) <= row["n_tokens"] + row["answer_budget"] <= 8192
+        # Unigram's vocabulary here has no Chinese: its needles decode to <unk>.
+        assert_exact(row if name != "unigram" else row | {"needles": []}, name)
