@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from packing import skipalign
-from packing.dataset.schema import SKIPALIGN
+from packing.dataset.schema import NEEDLE, SKIPALIGN
 from packing.positions import REASONS
 from service.cli import COMMANDS
+from synth import needle
+from synth.needles.export import FORMATS
+from synth.needles.registry import RULER, TASKS
 from tests.service.support import settings_in
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +42,19 @@ def test_every_field_column_and_reason_of_skipalign_is_documented():
     assert len(fields) > 20
     missing = {name for name in fields | columns | set(REASONS) - {""} if f"`{name}`" not in words}
     assert missing == set()
+
+
+def test_every_field_column_task_and_budget_of_needles_is_documented():
+    words = text("docs/needle.md")
+    names = {*needle.Spec.model_fields, *NEEDLE.names, *TASKS, *RULER, *FORMATS}
+    assert len(names) > 50
+    assert {name for name in names if f"`{name}`" not in words} == set()
+    for name, task in TASKS.items():
+        assert re.search(
+            rf"^\| `{name}` \| .* \| {task.budget} \| {'yes' if task.depth else '(spread.*|none)'} \|",
+            words,
+            re.MULTILINE,
+        )
 
 
 def test_every_route_is_documented(tmp_path):
