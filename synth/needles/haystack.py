@@ -29,6 +29,8 @@ LONGEST = 2000
 """Characters of a unit: what is longer is cut at a space or, without one, there."""
 ARTICLES = {"en_US": prose_en.article, "zh_CN": prose_zh.article}
 _SENTENCE_END = re.compile(r"(?<=[.!?…][\"'”’)\]])\s+|(?<=[.!?…])\s+")
+_WRAPPED = re.compile(r"(?<=[^\s.!?:。！？])[ \t]*\r?\n[ \t]*(?=[a-z(])")
+"""A line's end inside a sentence: nothing ends before it, and a small letter stands behind it."""
 _FULL_WIDTH_END = re.compile(r"(?<=[。！？])(?![”’」』。！？])")
 Article = Callable[[Draws, int], list[list[str]]]
 
@@ -94,7 +96,7 @@ def sentences_of(text: str, special: Sequence[str]) -> list[str]:
     """A user's text as units: white space is narrowed to a space or a line's end, sentences are the units, and those that spell a
     special token are left out."""
     units: list[str] = []
-    for paragraph in re.split(r"\s*\n\s*", text.strip()):
+    for paragraph in re.split(r"\s*\n\s*", _WRAPPED.sub(" ", text.strip())):
         clean = " ".join(paragraph.split())
         found = [part for sentence in _SENTENCE_END.split(clean) for part in _cut(sentence)]
         found = [s for s in found if s and not any(token in s for token in special)]

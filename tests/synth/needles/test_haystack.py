@@ -98,6 +98,13 @@ def test_a_users_text_becomes_units_and_keeps_its_words():
     assert max(map(len, units)) <= haystack.LONGEST + 2
 
 
+def test_wrapped_lines_are_one_sentence():
+    text = "A sentence that was\n  wrapped (twice,\neven). Here one ends.\nnot joined: it ended\n\nA title\nThe text."
+    assert haystack.sentences_of(text, []) == [
+        "A sentence that was wrapped (twice, even).", " Here one ends.\n", "not joined: it ended\n", "A title\n", "The text.\n",
+    ]  # fmt: skip
+
+
 def test_long_paragraphs_get_places_to_begin_at(builtin):
     text = " ".join(f"Sentence number {i} says nothing." for i in range(100))
     measure = Measure(builtin)
