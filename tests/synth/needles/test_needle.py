@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 
 from packing.dataset import schema as schemas
 from packing.dataset.errors import BadRowError, DatasetError, InputError, SourceError, SpecError
+from packing.draws import Draws
 from packing.plan import Tally
 from synth import needle
-from synth.needles import vocabulary
+from synth.needles import pools, vocabulary
 from synth.needles.fit import least_fill
+from synth.needles.grammar import Stream
 from synth.needles.registry import RULER, TASKS
 from synth.needles.tasks.hidden import TEMPLATES
 from tests.synth.needles.probes import ALL_TASKS, InMemory, rows_of, spec
@@ -204,6 +206,25 @@ def test_vocabularies_are_disjoint():
         assert words[0].isdisjoint(words[1])
 
 
+def test_every_value_tells_its_split_and_a_pools_value_its_pool():
+    stream = Stream(Draws(0, "test"), 0)
+    for _ in range(200):
+        for split, parity in (("test", 0), ("train", 1)):
+            for pool in (False, True):
+                number = vocabulary.number(stream, split, pool=pool)
+                assert (len(number), sum(map(int, number)) % 2, int(number[0]) % 2) == (7, parity, not pool)
+                uuid = vocabulary.uuid(stream, split, pool=pool)
+                assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", uuid)
+                assert (int(uuid[-1], 16) % 2, int(uuid[0], 16) % 2) == (parity, not pool)
+                node = pools.node(stream.below, split, planted=not pool)
+                assert (len(node), int(node[-1], 16) % 2, int(node[0], 16) % 2) == (8, parity, pool)
+            word = vocabulary.letters(stream.below, split, 6)
+            assert (len(word), (ord(word[-1]) - ord("a")) % 2) == (6, parity)
+            key = pools.asked_key(stream.below, split)
+            assert key % 10 == (3, 7)[parity]
+        assert pools.other_key(stream.below) % 10 not in (3, 7)
+
+
 def test_a_haystack_of_needles_never_has_the_key_that_is_asked_for(inputs):
     rows = rows_of(
         spec(preset="ruler", tasks=["niah_multikey_2", "niah_multikey_3"], lengths=[8192], depths=4, repeats=3), inputs
@@ -236,8 +257,10 @@ def test_the_preset_is_rulers_thirteen(inputs):
 
 
 def test_the_commonest_words_are_the_commonest(inputs):
-    for row in rows_of(spec(tasks=["common_words", "frequent_words"], lengths=[8192], repeats=4), inputs):
-        body = row["input"][: row["question_start"]].split("\n")[1]
+    made = [spec(tasks=["common_words", "frequent_words"], lengths=[8192], repeats=4)]
+    made += [spec(tasks=["frequent_words"], lengths=[length], repeats=40, answer_budget=120) for length in (512, 700)]
+    for row in [row for one in made for row in rows_of(one, inputs)]:
+        body = row["input"][: row["question_start"]].rstrip("\n").split("\n")[-1]
         words = [w for w in body.split() if not re.fullmatch(r"\d+\.|\.{4}", w)]
         counts = {word: words.count(word) for word in set(words)}
         ranked = sorted(counts, key=lambda word: -counts[word])
