@@ -50,7 +50,11 @@ def document_batches(
         )
         for item in found:
             tally.count("source_rows")
-            reason = _unusable(item, spec, tokenizer) if isinstance(item, Document) else item.reason
+            reason = (
+                unusable(item, tokenizer, special_tokens=spec.special_tokens_in_text)
+                if isinstance(item, Document)
+                else item.reason
+            )
             if reason:
                 bad = BadRowError(item.name, item.row, reason)
                 tally.reject(bad, source=item.name, row=item.row, reason=reason, skip=spec.on_bad_row == "skip")
@@ -62,16 +66,16 @@ def document_batches(
             yield fit(spec, Batch(ids=[d.id for d in kept], index=indices, tokens=tokens, documents=True), tally)
 
 
-def _unusable(item: Document, spec: ChatSpec, tokenizer: Tokenizer) -> str:
-    """Why a document cannot be used; empty where it can."""
+def unusable(item: Document, tokenizer: Tokenizer, *, special_tokens: str) -> str:
+    """Why a document cannot be used; empty where it can. `special_tokens` says what their spelling in a text is: escape, refuse, allow."""
     if item.ids is not None:
         highest = int(item.ids.max())
         if item.ids.min() < 0 or highest >= tokenizer.vocab_size:
             return f"it holds token {highest}, the tokenizer has {tokenizer.vocab_size}: another one made it"
         return ""
-    if spec.special_tokens_in_text == "allow" or not _spells_special(item.text, tokenizer):
+    if special_tokens == "allow" or not spells_special(item.text, tokenizer):
         return ""
-    if spec.special_tokens_in_text == "refuse":
+    if special_tokens == "refuse":
         return "it spells a special token (special_tokens_in_text: refuse)"
     if tokenizer.guard_characters.search(item.text):
         return (
@@ -80,13 +84,14 @@ def _unusable(item: Document, spec: ChatSpec, tokenizer: Tokenizer) -> str:
     return ""
 
 
-def _spells_special(text: str, tokenizer: Tokenizer) -> bool:
+def spells_special(text: str, tokenizer: Tokenizer) -> bool:
+    """Whether a text holds the spelling of a special token."""
     return any(special in text for special in tokenizer.special)
 
 
 def _encoded(found: list[Document], tokenizer: Tokenizer, *, allow: bool) -> Iterator[NDArray[np.int32]]:
     """Token ids of every text, in order; a special token's spelling stays text unless `allow`."""
-    apart = [not allow and _spells_special(d.text, tokenizer) for d in found]
+    apart = [not allow and spells_special(d.text, tokenizer) for d in found]
     plain = tokenizer.encode([d.text for d, escaped in zip(found, apart, strict=True) if not escaped])
     spelled = [d.text for d, escaped in zip(found, apart, strict=True) if escaped]
     guarded = tokenizer.encode_escaped(spelled, [()] * len(spelled)) if spelled else plain
@@ -100,7 +105,7 @@ def _encoded(found: list[Document], tokenizer: Tokenizer, *, allow: bool) -> Ite
 def _tokens(found: list[Document], tokenizer: Tokenizer, eos_token: str | None, *, allow: bool) -> ChatTokens:
     texts = [d for d in found if d.ids is None]
     encoded = _encoded(texts, tokenizer, allow=allow)
-    end = np.array([_eos(tokenizer, eos_token)] if texts else [], np.int32)
+    end = np.array([eos_of(tokenizer, eos_token)] if texts else [], np.int32)
     rows = [np.concatenate([next(encoded), end]) if d.ids is None else d.ids for d in found]
     trained = [
         np.ones(len(row), bool) if d.labels is None else d.labels != IGNORED for d, row in zip(found, rows, strict=True)
@@ -116,7 +121,8 @@ def _tokens(found: list[Document], tokenizer: Tokenizer, eos_token: str | None, 
     )
 
 
-def _eos(tokenizer: Tokenizer, eos_token: str | None) -> int:
+def eos_of(tokenizer: Tokenizer, eos_token: str | None) -> int:
+    """The id of the token that ends a document: the one named, else the tokenizer's; raises TokenizerError where there is none."""
     name = eos_token or tokenizer.eos_token
     if name is None or name not in tokenizer.special:
         message = (

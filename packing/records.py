@@ -50,7 +50,8 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """One document: a `text`, or the `ids` int32 [n] and `labels` int32 [n] of a row that is tokens already."""
+    """One document: a `text`, or the `ids` int32 [n] and `labels` int32 [n] of a row that is tokens already; its `domain` where it has
+    one."""
 
     index: int
     row: int
@@ -59,6 +60,7 @@ class Document:
     text: str = ""
     ids: NDArray[np.int32] | None = None
     labels: NDArray[np.int32] | None = None
+    domain: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +98,8 @@ def documents(
 
     def read(record: dict[str, Any], number: int, place: int) -> Document:
         found = _id_of(record, columns, number)
-        return Document(index=place, row=number, name=name, id=found, **_document(record, columns))
+        domain = _domain(record, columns)
+        return Document(index=place, row=number, name=name, id=found, domain=domain, **_document(record, columns))
 
     return _each(table, container, name, row, index, read)
 
@@ -236,6 +239,13 @@ def _id_of(record: Mapping[str, Any], columns: Columns, row: int) -> str:
     if columns.id and value is None:
         raise _Reason(f"no column {columns.id!r}; it has {_names(record)}")
     return str(value) if isinstance(value, str | int) else str(row)
+
+
+def _domain(record: Mapping[str, Any], columns: Columns) -> str:
+    value = record.get(columns.domain or "domain")
+    if columns.domain and value is None:
+        raise _Reason(f"no column {columns.domain!r}; it has {_names(record)}")
+    return str(value) if isinstance(value, str | int) else ""
 
 
 def _names(record: Mapping[str, Any]) -> str:

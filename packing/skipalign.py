@@ -118,7 +118,7 @@ def build(spec: Spec, shard: Shard, inputs: Inputs, tally: Tally) -> Iterator[pa
         if count:
             chosen = select(batch, np.repeat(np.arange(count), spec.variants))
             one = np.ones(count * spec.variants, np.int64)
-            yield _rows(spec, chosen, np.tile(np.arange(spec.variants), count), one, one, tally)
+            yield lay_out(spec, chosen, np.tile(np.arange(spec.variants), count), one, one, tally)
 
 
 def _build_planned(spec: Spec, work: Mapping[str, Any], inputs: Inputs, tally: Tally) -> Iterator[pa.RecordBatch]:
@@ -129,7 +129,7 @@ def _build_planned(spec: Spec, work: Mapping[str, Any], inputs: Inputs, tally: T
     batch = concatenate(batches)
     chosen = select(batch, np.searchsorted(batch.index, rows))
     variants, samples, units = (np.array(work[name], np.int64) for name in ("variants", "samples", "units"))
-    yield _rows(spec, chosen, variants, samples, units, tally)
+    yield lay_out(spec, chosen, variants, samples, units, tally)
 
 
 def check(spec: Spec, batch: pa.RecordBatch) -> None:
@@ -171,12 +171,17 @@ def _batches(spec: Spec, inputs: Inputs, index: NDArray[np.int64], tally: Tally)
     """The source rows `index` as token batches: conversations, or for strategies without turns whatever the source holds."""
     if spec.strategy in WITHOUT_TURNS and holds_documents(spec, inputs):
         return document_batches(spec, inputs, index, spec.eos_token, tally)
+    return conversation_batches(spec, inputs, index, tally)
+
+
+def conversation_batches(spec: Spec, inputs: Inputs, index: NDArray[np.int64], tally: Tally) -> Iterator[Batch]:
+    """The source rows `index` as conversations under the spec's chat template, or the tokenizer's."""
     source = spec.chat_template or inputs.tokenizer.chat_template
     template = ChatTemplate(source, inputs.tokenizer, today=spec.template_date)
     return token_batches(spec, inputs, index, template, tally)
 
 
-def _rows(
+def lay_out(
     spec: Spec,
     batch: Batch,
     variants: NDArray[np.int64],

@@ -17,7 +17,8 @@ from packing.positions import REASONS, SKIPPED, Placement
 IGNORED = -100
 
 
-def _lists(offsets: NDArray[np.int64], values: pa.Array, kind: pa.DataType) -> pa.Array:
+def lists(offsets: NDArray[np.int64], values: pa.Array, kind: pa.DataType) -> pa.Array:
+    """A list column of `kind` from flat values and offsets int64 [R + 1]."""
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values, type=kind)
 
 
@@ -64,14 +65,14 @@ def assemble(
     texts = schema.list_of(pa.string())
     return pa.RecordBatch.from_arrays(
         [
-            _lists(row_tokens, pa.array(ids), schema.TOKENS),
-            _lists(row_tokens, pa.array(labels), schema.TOKENS),
-            _lists(row_tokens, pa.array(placement.positions), schema.TOKENS),
-            _lists(row_sequences, pa.array(np.diff(sequence_tokens).astype(np.int32)), schema.TOKENS),
-            _lists(row_blocks, blocks, schema.list_of(schema.BLOCK)),
+            lists(row_tokens, pa.array(ids), schema.TOKENS),
+            lists(row_tokens, pa.array(labels), schema.TOKENS),
+            lists(row_tokens, pa.array(placement.positions), schema.TOKENS),
+            lists(row_sequences, pa.array(np.diff(sequence_tokens).astype(np.int32)), schema.TOKENS),
+            lists(row_blocks, blocks, schema.list_of(schema.BLOCK)),
             pa.array(skipped),
-            _lists(row_sequences, reasons.cast(pa.string()), texts),
-            _lists(row_samples, pa.array(list(source_ids), pa.string()), texts),
+            lists(row_sequences, reasons.cast(pa.string()), texts),
+            lists(row_samples, pa.array(list(source_ids), pa.string()), texts),
             pa.array(np.diff(row_tokens).astype(np.int32)),
         ],
         schema=schema.SKIPALIGN,
@@ -122,7 +123,8 @@ def check(batch: pa.RecordBatch, *, strategy: str, max_position: int, groups_apa
         _check_labels(rows)
 
 
-def _require(holds: NDArray[np.bool_], row: NDArray[np.int64], what: str) -> None:
+def require(holds: NDArray[np.bool_], row: NDArray[np.int64], what: str) -> None:
+    """Raise DatasetError naming the first `row` int64 [n] of the batch for which `holds` bool [n] is false."""
     if not holds.all():
         message = f"row {int(row[np.flatnonzero(~holds)[0]])} of the batch: {what}"
         raise DatasetError(message)
@@ -136,24 +138,22 @@ def _check_shape(r: _Rows) -> None:
     counts = np.diff(r.tokens)
     every = np.arange(len(counts))
     same = (np.diff(r.label_offsets) == counts) & (np.diff(r.position_offsets) == counts) & (r.n_tokens == counts)
-    _require(same & (counts > 0), every, "input_ids, labels, position_ids and n_tokens differ in length, or are empty")
+    require(same & (counts > 0), every, "input_ids, labels, position_ids and n_tokens differ in length, or are empty")
     sequences = _rows_of(r.sequences)
-    _require(r.sequence_lengths > 0, sequences, "a sequence without tokens")
+    require(r.sequence_lengths > 0, sequences, "a sequence without tokens")
     filled = np.bincount(sequences, weights=r.sequence_lengths, minlength=len(counts)) == counts
-    _require(filled, every, "seq_lengths do not add up to the row")
+    require(filled, every, "seq_lengths do not add up to the row")
     each = np.diff(r.sequences)
     named = (np.diff(r.reason_offsets) == each) & (np.diff(r.id_offsets) >= each)
-    _require(named, every, "not one reason a sequence, or fewer source ids than sequences")
+    require(named, every, "not one reason a sequence, or fewer source ids than sequences")
     blocks = _rows_of(r.blocks)
-    _require(r.block_length > 0, blocks, "an empty block")
+    require(r.block_length > 0, blocks, "an empty block")
     laid = np.bincount(blocks, weights=r.block_length, minlength=len(counts)) == counts
-    _require(laid, every, "blocks do not add up to the row")
-    _require(
-        r.block_start == offsets_of(r.block_length)[:-1] - r.tokens[blocks], blocks, "blocks do not lie end to end"
-    )
+    require(laid, every, "blocks do not add up to the row")
+    require(r.block_start == offsets_of(r.block_length)[:-1] - r.tokens[blocks], blocks, "blocks do not lie end to end")
     first_tokens = offsets_of(r.sequence_lengths)[:-1]
     inside = np.isin(first_tokens, offsets_of(r.block_length)[:-1])
-    _require(inside, sequences, "a sequence begins inside a block")
+    require(inside, sequences, "a sequence begins inside a block")
 
 
 def _check_positions(r: _Rows, *, strategy: str, max_position: int, groups_apart: bool) -> None:
@@ -163,24 +163,24 @@ def _check_positions(r: _Rows, *, strategy: str, max_position: int, groups_apart
     # A conversation is what is placed as one: a sequence, or the sequences of a group, which count on from the first.
     opens = r.positions[first[:-1]] == 0
     opens |= np.diff(sequence_row, prepend=-1) > 0
-    _require(opens | groups_apart, sequence_row, "a sequence does not start at position 0")
-    _require((r.positions[first[:-1]] == 0) | ~opens, sequence_row, "a row does not start at position 0")
+    require(opens | groups_apart, sequence_row, "a sequence does not start at position 0")
+    require((r.positions[first[:-1]] == 0) | ~opens, sequence_row, "a row does not start at position 0")
     rising = np.diff(r.positions, prepend=-1) > 0
     rising[first[:-1][opens]] = True
-    _require(rising, token_row, "position_ids do not increase inside a sequence")
+    require(rising, token_row, "position_ids do not increase inside a sequence")
     plain = np.arange(len(r.positions)) - first[token_sequence]
     block_first = offsets_of(r.block_length)[:-1]
-    _require(r.positions[block_first] - plain[block_first] == r.bias, block_row, "a bias is not its block's")
+    require(r.positions[block_first] - plain[block_first] == r.bias, block_row, "a bias is not its block's")
     if strategy != "random":
         moved = plain + np.repeat(r.bias, r.block_length)
-        _require(r.positions == moved, token_row, "position_ids are not what the blocks and their biases say")
+        require(r.positions == moved, token_row, "position_ids are not what the blocks and their biases say")
     begins = np.zeros(len(r.positions), bool)
     begins[first[:-1][opens]] = True
     rise = np.diff(r.positions, prepend=0)[block_first] - 1
     rise[begins[block_first]] = 0
     every = np.ones(len(rise), bool)
     allowed = {"outer": ~r.responses, "inner": r.responses, "none": ~every}.get(strategy, every)
-    _require((rise == 0) | allowed, block_row, f"a gap where strategy {strategy} has none")
+    require((rise == 0) | allowed, block_row, f"a gap where strategy {strategy} has none")
     _check_reasons(r, opens, max_position)
 
 
@@ -191,24 +191,24 @@ def _check_reasons(r: _Rows, opens: NDArray[np.bool_], max_position: int) -> Non
     last = np.zeros(len(size), np.int64)
     np.maximum.at(last, conversation, r.positions[first[1:] - 1])
     jumps = (last > size - 1)[conversation]
-    _require(
+    require(
         ~jumps | (last < max_position)[conversation], sequence_row, f"a position reaches max_position ({max_position})"
     )
-    _require(jumps == (r.reasons == ""), sequence_row, "reasons do not say which sequences are skipped")
+    require(jumps == (r.reasons == ""), sequence_row, "reasons do not say which sequences are skipped")
     any_jump = np.bincount(sequence_row, weights=jumps, minlength=len(r.skipped)) > 0
-    _require(any_jump == r.skipped, np.arange(len(r.skipped)), "skipped does not say whether positions jump")
+    require(any_jump == r.skipped, np.arange(len(r.skipped)), "skipped does not say whether positions jump")
 
 
 def _check_labels(r: _Rows) -> None:
     row = _rows_of(r.tokens)
     trained = r.labels != IGNORED
-    _require((r.ids >= 0) & (~trained | (r.labels == r.ids)), row, "a label is neither its own id nor -100")
+    require((r.ids >= 0) & (~trained | (r.labels == r.ids)), row, "a label is neither its own id nor -100")
     first = offsets_of(r.sequence_lengths)[:-1]
-    _require(
+    require(
         ~trained[first],
         _rows_of(r.sequences),
         "the first token of a sequence has a label, and nothing that predicts it",
     )
-    _require(~trained | np.repeat(r.responses, r.block_length), row, "a label outside the responses")
+    require(~trained | np.repeat(r.responses, r.block_length), row, "a label outside the responses")
     per_row = np.bincount(row, weights=trained, minlength=len(r.n_tokens))
-    _require(per_row > 0, np.arange(len(per_row)), "no label: nothing to train on")
+    require(per_row > 0, np.arange(len(per_row)), "no label: nothing to train on")

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from packing.dataset.errors import SourceError
 
-PIECE_BYTES = 32 * 1024 * 1024
+PIECE_BYTES = 8 * 1024 * 1024
 READ_BYTES = 8 * 1024 * 1024
 BATCH_ROWS = 256
 BOM = b"\xef\xbb\xbf"
@@ -56,7 +56,7 @@ def container_of(path: Path) -> str:
 
 
 def cut(path: Path, *, name: str, limits: Limits) -> Iterator[Cut]:
-    """Cut a source file into runs of rows of at most about 32 MiB; raises SourceError where it cannot be decoded or is empty."""
+    """Cut a source file into runs of rows of at most about 8 MiB; raises SourceError where it cannot be decoded or is empty."""
     container = container_of(path)
     rows = 0
     try:
@@ -78,7 +78,7 @@ def cut(path: Path, *, name: str, limits: Limits) -> Iterator[Cut]:
 
 
 def cut_texts(files: Iterable[tuple[str, bytes]]) -> Iterator[Cut]:
-    """Runs of text files, (name, bytes) each, as rows: at most about 32 MiB of them, or one that is larger."""
+    """Runs of text files, (name, bytes) each, as rows: at most about 8 MiB of them, or one that is larger."""
     names: list[str] = []
     data: list[bytes] = []
     held, row = 0, 1

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from packing.dataset.errors import FieldProblem, SpecError
 
@@ -89,11 +90,11 @@ class CommonSpec(StrictModel):
         """Every source the spec names, by its JSON pointer."""
         return {}
 
-    def parts(self) -> Mapping[str, Mapping[str, Any]]:
+    def part_specs(self) -> Mapping[str, Mapping[str, Any]]:
         """Specs of datasets that this one is made of and that are built with it, as plain objects, by their JSON pointers."""
         return {}
 
-    def with_parts(self, parts: Mapping[str, Mapping[str, Any]]) -> Self:  # noqa: ARG002 (for kinds that have parts)
+    def with_part_specs(self, specs: Mapping[str, Mapping[str, Any]]) -> Self:  # noqa: ARG002 (for kinds that have parts)
         """The same spec with its parts in the form they were understood."""
         return self
 
@@ -108,6 +109,14 @@ class CommonSpec(StrictModel):
     def to_json(self) -> dict[str, Any]:
         """The spec as plain JSON, defaults written out."""
         return self.model_dump(mode="json")
+
+
+def field_error(field: str, message: str, given: Any) -> ValidationError:
+    """What a validator of a whole spec raises where one field is to blame, so that it is the one that is named."""
+    detail = InitErrorDetails(
+        type=PydanticCustomError("spec", "{message}", {"message": message}), loc=(field,), input=given
+    )
+    return ValidationError.from_exception_data("spec", [detail])
 
 
 def problems_of(error: ValidationError, *, below: str = "") -> list[FieldProblem]:

@@ -142,6 +142,22 @@ def changes(tokenizer_json: bytes, loaded: Mapping[str, Any]) -> dict[str, Any] 
     return None if same else {key: loaded.get(key) for key in ("normalizer", "pre_tokenizer", "added_tokens")}
 
 
+def opening_token(tokenizer_json: bytes, config: Mapping[str, Any], bos_token: str | None) -> str | None:
+    """The special token that the tokenizer puts before a text of its own accord; None where it puts none.
+
+    `add_bos_token` of tokenizer_config.json decides, where it stands; else the post-processor's template does.
+    """
+    wanted = config.get("add_bos_token")
+    if isinstance(wanted, bool):
+        return bos_token if wanted else None
+    step = json.loads(tokenizer_json).get("post_processor") or {}
+    for processor in step.get("processors", [step]):
+        single = processor.get("single") if processor.get("type") == "TemplateProcessing" else None
+        if single and "SpecialToken" in single[0]:
+            return str(single[0]["SpecialToken"]["id"])
+    return None
+
+
 _CLASS_TOKENS = {
     "LlamaTokenizer": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
     "GemmaTokenizer": {

@@ -30,6 +30,7 @@ from packing.tokenizer_engines import (
     guarded,
     guards,
     normalises_to_nfc,
+    opening_token,
     with_class_tokens,
 )
 
@@ -49,7 +50,8 @@ class Encoded:
 
 
 class Tokenizer:
-    """One tokenizer: its ids, its special tokens, its chat template. Reading it runs no code of its files."""
+    """One tokenizer: its ids, its special tokens, its chat template, the token it wants before a text (`opening`). Reading it runs no
+    code of its files."""
 
     def __init__(
         self, *, name: str, tokenizer_json: bytes, config: Mapping[str, Any], chat_template: str | None
@@ -66,9 +68,12 @@ class Tokenizer:
         }
         self.eos_token = self.special_tokens_map.get("eos_token")
         self.bos_token = self.special_tokens_map.get("bos_token")
+        self.opening = opening_token(tokenizer_json, config, self.bos_token)
         self.chat_template = chat_template
         self.sha256 = hashlib.sha256(tokenizer_json).hexdigest()
         about = {"tokenizer": self.sha256, "chat_template": chat_template, "special_tokens": self.special_tokens_map}
+        if self.opening is not None:
+            about["opening"] = self.opening
         if (pipeline := changes(tokenizer_json, self._value)) is not None:
             about["loaded_as"] = pipeline
         self.digest = hashlib.sha256(canonical_json(about)).hexdigest()

@@ -14,9 +14,11 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import demo_conversations
+import demo_texts
 
 FOLDER = Path("demo")
 LONGWEAVE = [sys.executable, "-m", "service.cli"]
@@ -78,30 +80,48 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     process.wait(timeout=30)
 
 
-def skipalign(url: str) -> Path:
-    """One dataset of the kind skipalign: upload, job, download, verify, preview."""
-    source = FOLDER / "conversations.jsonl"
-    count = demo_conversations.write(source)
-    say(f"{count} conversations from the docstrings of this Python's standard library: {source}")
-    upload = json.loads(run("upload", str(source), "--url", url, "--json"))
-    spec = {
-        "kind": "skipalign",
-        "name": "standard library, SkipAlign",
-        "source": {"upload": upload["id"]},
-        "strategy": "outer",
-        "max_position": 131072,
-        "max_length": 2048,
-        "license": "PSF-2.0",
-    }
-    path = FOLDER / "skipalign.json"
-    path.write_text(json.dumps(spec, indent=1))
-    dataset = FOLDER / "skipalign"
-    run("submit", str(path), "--out", str(dataset), "--url", url)
-    run("verify", str(dataset))
-    say("the first row, as a reader sees it")
+def upload(url: str, name: str, records: Iterator[dict[str, Any]]) -> str:
+    """Write records to a file and send it; returns the upload's id."""
+    source = FOLDER / name
+    count = demo_texts.write(source, records)
+    print(f"{count} rows from the docstrings of this Python's standard library: {source}", flush=True)
+    return json.loads(run("upload", str(source), "--url", url, "--json"))["id"]
+
+
+def dataset(url: str, spec: dict[str, Any]) -> Path:
+    """One dataset through REST: job, download, verification."""
+    kind = str(spec["kind"])
+    say(f"a dataset of kind {kind}")
+    path = FOLDER / f"{kind}.json"
+    path.write_text(json.dumps({"name": f"standard library, {kind}", "license": "PSF-2.0", **spec}, indent=1))
+    folder = FOLDER / kind
+    run("submit", str(path), "--out", str(folder), "--url", url)
+    run("verify", str(folder))
+    return folder
+
+
+def specs(talk: str, corpus: str) -> list[dict[str, Any]]:
+    """One spec of every kind, from two uploads."""
+    skipalign = {"kind": "skipalign", "source": {"upload": talk}, "max_position": 131072, "max_length": 2048}
+    cip = {"kind": "cip", "source": {"upload": corpus}, "sequence_length": 8192}
+    parts = [
+        {"name": "sft", "source": {"upload": talk}, "weight": 0.2},
+        {"name": "skipping", "spec": skipalign, "weight": 0.4},
+        {"name": "long", "spec": cip | {"sequence_length": 2048}, "weight": 0.4},
+    ]
+    return [
+        skipalign,
+        cip,
+        {"kind": "mixture", "parts": parts, "total": 200_000, "max_length": 2048, "truncate": "right"},
+    ]
+
+
+def show_first(spec: dict[str, Any], source: Path) -> None:
+    """The first row of a dataset, as a reader sees it."""
+    say(f"the first row of kind {spec['kind']}, as a reader sees it")
+    path = FOLDER / "preview.json"
     path.write_text(json.dumps({**spec, "source": {"path": str(source)}}, indent=1))
     print("\n".join(run_quietly("preview", str(path), "-n", "1").splitlines()[:12]) + "\n  …")
-    return dataset
 
 
 def run_quietly(*words: str) -> str:
@@ -135,11 +155,18 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     service, url = start_service()
     try:
-        dataset = skipalign(url)
-        run_folder = train(dataset)
+        say("real text")
+        talk = upload(url, "conversations.jsonl", demo_texts.conversations())
+        corpus = upload(url, "documents.jsonl", demo_texts.documents())
+        wanted = specs(talk, corpus)
+        folders = [dataset(url, spec) for spec in wanted]
+        show_first(wanted[0], FOLDER / "conversations.jsonl")
+        show_first(wanted[1], FOLDER / "documents.jsonl")
+        run_folder = train(folders[-1])
         say("where everything is")
         print(f"  service   {url}   (API: {url}/docs, log: {FOLDER / 'service.log'})")
-        print(f"  dataset   {dataset}/   manifest.json, data/*.parquet, README.md")
+        for folder in folders:
+            print(f"  dataset   {folder}/   manifest.json, data/*.parquet, README.md, charts/")
         print(f"  training  {run_folder}/   metrics.jsonl and a checkpoint")
         if not options.once:
             print(f"\nThe service stays open at {url} until Ctrl-C.", flush=True)

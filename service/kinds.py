@@ -7,13 +7,15 @@ from typing import Any
 
 import yaml
 
-from packing import skipalign
+from packing import cip, mixture, skipalign
 from packing.dataset.errors import FieldProblem, SpecError
 from packing.plan import Kind
 from packing.spec import CommonSpec, Source, validate
 from synth import needle
 
 KINDS: dict[str, Kind] = {
+    "cip": cip,
+    "mixture": mixture,
     "needle": needle,
     "skipalign": skipalign,
 }
@@ -82,7 +84,7 @@ def spec_of(value: dict[str, Any]) -> CommonSpec:
     except (TypeError, ValueError, RecursionError) as error:
         raise _refuse(f"not plain data ({error})") from None
     spec = validate(KINDS[name].Spec, data)
-    return spec.with_parts(_understood(spec)) if spec.parts() else spec
+    return spec.with_part_specs(_understood(spec)) if spec.part_specs() else spec
 
 
 def _understood(spec: CommonSpec) -> dict[str, dict[str, Any]]:
@@ -90,7 +92,7 @@ def _understood(spec: CommonSpec) -> dict[str, dict[str, Any]]:
     given = spec.to_json()
     found: dict[str, dict[str, Any]] = {}
     problems: list[FieldProblem] = []
-    for pointer, raw in spec.parts().items():
+    for pointer, raw in spec.part_specs().items():
         if isinstance(raw.get("kind"), str) and KINDS.get(raw["kind"]) is KINDS[spec.kind]:
             problems.append(
                 FieldProblem(pointer=f"{pointer}/kind", message=f"a part of a {spec.kind} is no {spec.kind}")
@@ -112,7 +114,7 @@ def _understood(spec: CommonSpec) -> dict[str, dict[str, Any]]:
 
 def parts_of(spec: CommonSpec) -> dict[str, CommonSpec]:
     """The specs of the datasets that a dataset is made of, by their pointers."""
-    return {pointer: spec_of(dict(raw)) for pointer, raw in spec.parts().items()}
+    return {pointer: spec_of(dict(raw)) for pointer, raw in spec.part_specs().items()}
 
 
 def sources_of(spec: CommonSpec) -> dict[str, Source]:

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from packing.tokenizers import BUILTIN, Tokenizer
-from service.engine.executor import InlineExecutor
+from service.engine.executor import Executor, InlineExecutor
 from service.engine.line import Unwatched, build_dataset
 from service.engine.tokenizers import find_tokenizer
-from service.kinds import spec_of
+from service.kinds import sources_of, spec_of
 from service.storage.intake import take_in_path
 from service.storage.objects import Objects
 
@@ -66,12 +66,15 @@ def build(tmp_path: Path) -> Build:
     """Build a dataset in this process from a source file and spec fields; returns its directory."""
     made: list[Path] = []
 
-    def make(source: Path, **fields: Any) -> Path:
+    def make(source: Path | None, /, *, executor: Executor | None = None, **fields: Any) -> Path:
         out = tmp_path / f"dataset-{len(made)}"
         made.append(out)
-        spec = spec_of({"kind": "skipalign", "source": {"path": str(source)}, **fields})
+        spec = spec_of({"kind": "skipalign"} | ({"source": {"path": str(source)}} if source else {}) | fields)
         objects = Objects.local(out)
-        sources = {pointer: take_in_path(source, objects=objects, prefix=".work/pieces") for pointer in spec.sources()}
+        sources = {
+            pointer: take_in_path(Path(place.path or source), objects=objects, prefix=".work/pieces", split=place.split)
+            for pointer, place in sources_of(spec).items()
+        }
         build_dataset(
             spec=spec,
             sources=sources,
@@ -79,7 +82,7 @@ def build(tmp_path: Path) -> Build:
             objects=objects,
             work=".work",
             target="",
-            executor=InlineExecutor(),
+            executor=executor or InlineExecutor(),
             watch=Unwatched(),
         )
         return out

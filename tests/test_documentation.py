@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from packing import skipalign
-from packing.dataset.schema import NEEDLE, SKIPALIGN
+from packing.dataset.schema import CIP, MIXTURE, NEEDLE, SKIPALIGN
 from packing.positions import REASONS
 from service.cli import COMMANDS
-from synth import needle
+from service.kinds import KINDS
 from synth.needles.export import FORMATS
 from synth.needles.registry import RULER, TASKS
 from tests.service.support import settings_in
 
+SCHEMAS = {"cip": CIP, "mixture": MIXTURE, "needle": NEEDLE, "skipalign": SKIPALIGN}
 ROOT = Path(__file__).parent.parent
 TEXTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("packing/builtin_tokenizer/*.md")])
 
@@ -36,18 +36,26 @@ def test_every_setting_is_documented():
     assert sorted(name for name in names if f"`{name}`" not in text("docs/service.md")) == []
 
 
-def test_every_field_column_and_reason_of_skipalign_is_documented():
-    words = text("docs/skipalign.md")
-    fields, columns = set(skipalign.Spec.model_fields), set(SKIPALIGN.names)
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_every_field_and_column_of_a_kind_is_documented(kind):
+    words = text(f"docs/{kind}.md")
+    fields = set(KINDS[kind].Spec.model_fields)
     assert len(fields) > 20
-    missing = {name for name in fields | columns | set(REASONS) - {""} if f"`{name}`" not in words}
+    columns = set(SCHEMAS[kind].names) - (set(SKIPALIGN.names) if kind == "mixture" else set())
+    missing = {name for name in fields | columns if f"`{name}`" not in words}
     assert missing == set()
+    assert (ROOT / f"examples/{kind}.yaml").exists()
 
 
-def test_every_field_column_task_and_budget_of_needles_is_documented():
+def test_every_reason_not_to_skip_is_documented():
+    words = text("docs/skipalign.md")
+    assert {reason for reason in REASONS if reason and f"`{reason}`" not in words} == set()
+
+
+def test_every_task_format_and_budget_of_needles_is_documented():
     words = text("docs/needle.md")
-    names = {*needle.Spec.model_fields, *NEEDLE.names, *TASKS, *RULER, *FORMATS}
-    assert len(names) > 50
+    names = {*TASKS, *RULER, *FORMATS}
+    assert len(names) > 25
     assert {name for name in names if f"`{name}`" not in words} == set()
     for name, task in TASKS.items():
         assert re.search(

@@ -40,6 +40,41 @@ SKIPALIGN = pa.schema(
 """A row of instruction tokens: `labels` are unshifted (the id itself on trained tokens, -100 elsewhere), `position_ids` start at 0 in
 every sequence and may jump, `seq_lengths` are the boundaries (they add up to the row), `reasons` has one entry a sequence."""
 
+SEGMENT = pa.struct(
+    [
+        pa.field("document", pa.string(), nullable=False),
+        pa.field("chunk", pa.int32(), nullable=False),
+        pa.field("source_start", pa.int32(), nullable=False),
+        pa.field("start", pa.int32(), nullable=False),
+        pa.field("length", pa.int32(), nullable=False),
+    ]
+)
+
+CIP = pa.schema(
+    [
+        pa.field("input_ids", TOKENS, nullable=False),
+        pa.field("labels", TOKENS, nullable=False),
+        pa.field("seq_lengths", TOKENS, nullable=False),
+        pa.field("segments", list_of(SEGMENT), nullable=False),
+        pa.field("source_rows", list_of(pa.int64()), nullable=False),
+        pa.field("n_tokens", pa.int32(), nullable=False),
+    ]
+)
+"""A row of pretraining tokens: `labels` are unshifted (-100 at the first token of a sequence and on marks that are not to be learnt),
+`segments` say of every run of a document's tokens which document and chunk it is, where it begins in the document (in tokens) and in the
+row, `source_rows` has the number of each segment's row in the source, from 0."""
+
+MIXTURE = pa.schema(
+    [
+        *SKIPALIGN,
+        pa.field("part", pa.string(), nullable=False),
+        pa.field("source_row", pa.int64(), nullable=False),
+        pa.field("source_rows", list_of(pa.int64()), nullable=False),
+    ]
+)
+"""A row of a mixture: that of SKIPALIGN, the name of the part it is from, and its number there, from 0; `source_rows` has the numbers of
+all rows that were packed into it, of which `source_row` is the first."""
+
 MESSAGE = pa.struct([pa.field("role", pa.string(), nullable=False), pa.field("content", pa.string(), nullable=False)])
 
 NEEDLE_SPAN = pa.struct(

@@ -53,7 +53,7 @@ def fingerprint(spec: CommonSpec, sources: Mapping[str, SourceRecord], tokenizer
     """The digest of everything a dataset is a function of: the spec less what only describes it, the inputs' digests in place of
     their names, the tokenizer's digest, the version."""
     value = {name: field for name, field in spec.to_json().items() if name not in DESCRIPTIVE}
-    for place in ("", *spec.parts()):
+    for place in ("", *spec.part_specs()):
         _set(value, f"{place}/tokenizer", tokenizer.digest)
     for pointer, record in sources.items():
         _set(value, pointer, record.digest)
@@ -72,7 +72,7 @@ def _set(value: dict[str, Any], pointer: str, new: Any) -> None:
 def _described_spec(assembly: Assembly) -> dict[str, Any]:
     """The spec as a manifest shows it: no place of any machine, only names."""
     value = assembly.spec.to_json()
-    for place in ("", *assembly.spec.parts()):
+    for place in ("", *assembly.spec.part_specs()):
         _set(value, f"{place}/tokenizer", assembly.tokenizer.name)
     for pointer, source in sources_of(assembly.spec).items():
         if source.path is not None:

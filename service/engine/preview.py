@@ -55,7 +55,7 @@ def estimate(
     wanted = spec.wanted()
     have = {"rows": rows, "tokens": tokens}
     scale = wanted[1] / max(have[wanted[0]], 1) if wanted else source_rows / max(seen, 1)
-    whole = not spec.parts() and seen == source_rows and bool(own)
+    whole = not spec.part_specs() and seen == source_rows and bool(own)
     return {
         "shards": None if sample.kind.needs_survey(spec) else sample.shards(sources),
         "source_rows": source_rows,

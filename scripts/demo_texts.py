@@ -1,4 +1,4 @@
-"""Real text that every machine has: conversations about Python's standard library, out of its own docstrings.
+"""Real text that every machine has: conversations and documents about Python's standard library, out of its own docstrings.
 
 Nothing is downloaded and nothing is kept in the repository; the words are those of the Python that runs this.
 """
@@ -70,8 +70,19 @@ def conversations() -> Iterator[dict[str, Any]]:
             yield {"id": f"{module_name}/{part}", "messages": messages}
 
 
-def write(path: Path) -> int:
-    """Write the conversations as JSONL; returns how many."""
-    records = list(conversations())
-    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), encoding="utf-8")
-    return len(records)
+def documents() -> Iterator[dict[str, Any]]:
+    """A document for every module: all that its docstrings say, one after the other."""
+    for module_name in sorted(set(sys.stdlib_module_names) - SKIPPED):
+        module = None if module_name.startswith("_") else _module(module_name)
+        if module is None or not module.__doc__:
+            continue
+        parts = [f"{module_name}\n\n{inspect.cleandoc(module.__doc__)}"]
+        parts += [f"{module_name}.{name}\n\n{text}" for name, text in _documented(module)]
+        yield {"id": module_name, "text": "\n\n".join(parts)}
+
+
+def write(path: Path, records: Iterator[dict[str, Any]]) -> int:
+    """Write records as JSONL; returns how many."""
+    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+    path.write_text("".join(lines), encoding="utf-8")
+    return len(lines)
