@@ -46,13 +46,14 @@ def gerund(verb: str) -> str:
 
 
 _DOUBLED = frozenset(
-    {"chop", "trim", "stir", "wrap", "nod", "permit", "admit", "spin", "forbid", "forget", "trap", "ship", "stop", "transmit", "regret"}
+    {"chop", "trim", "stir", "wrap", "nod", "permit", "admit", "spin", "forbid", "forget", "trap", "ship", "stop", "transmit", "regret",
+     "prefer", "label", "travel", "unravel", "typeset"}
 )  # fmt: skip
 _IRREGULAR_PAST = {
     "spin": "spun", "sell": "sold", "teach": "taught", "weave": "wove", "feed": "fed", "build": "built", "throw": "threw",
     "sweep": "swept", "sleep": "slept", "freeze": "froze", "forbid": "forbade", "forget": "forgot", "wind": "wound",
     "sew": "sewed", "blow": "blew", "light": "lit", "withdraw": "withdrew", "rebroadcast": "rebroadcast",
-    "broadcast": "broadcast",
+    "broadcast": "broadcast", "hide": "hid", "proofread": "proofread", "typeset": "typeset",
 }  # fmt: skip
 
 
