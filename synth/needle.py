@@ -168,6 +168,11 @@ class Spec(CommonSpec):
         """The rows that the grid has."""
         return "rows", self.rows()
 
+    def expected_tokens(self) -> int:
+        """Every probe as long as it may be: its length less what is kept free for the answer."""
+        budgets = {name: self.answer_budget or self.task(name).budget for name in self.task_names()}
+        return self.repeats * sum(cell.length - budgets[cell.task] for cell in self.cells())
+
     def for_sample(self) -> Self:
         """A few rows a shard, and a sample of a corpus may be too short."""
         return self.model_copy(update={"repeat": True, "shard_rows": SAMPLE_ROWS, "shard_tokens": None})

@@ -104,7 +104,11 @@ class Prober:
             for name in self.spec.task_names():
                 depth = self.spec.grid()[0] if self.spec.task(name).depth else None
                 for locale in self.spec.locales:
-                    least = self._least(Cell(length, name, depth), locale, number)
+                    # What fits a shorter length fits a longer one, and its pools are made sooner.
+                    shorter = min(length, LOOKED_INTO + (self.spec.answer_budget or 0))
+                    least = self._least(Cell(shorter, name, depth), locale, number)
+                    if least > shorter or self._needs_all(name):
+                        least = self._least(Cell(length, name, depth), locale, number)
                     if least > length:
                         message = (
                             f"{name} ({locale}) needs at least {least} tokens, answer included: {length} is too small"
@@ -112,6 +116,11 @@ class Prober:
                         problems.append(FieldProblem(pointer=f"/lengths/{number}", message=message))
         if problems:
             raise SpecError(problems)
+
+    def _needs_all(self, name: str) -> bool:
+        """Whether a task stands in a text of the user's, which may be too short."""
+        task: Task = self.spec.task(name)
+        return task.questions or (task.haystack and self.stock.source == "corpus")
 
     def _least(self, cell: Cell, locale: str, number: int) -> int:
         """The cell's own length if a probe can be laid out in it, else the least that can be found above."""

@@ -107,6 +107,10 @@ def test_previews_and_estimates_need_no_source(served):
     assert preview.json()["rows"][0]["id"] == "passkey-1024-0-0"
     plan = api.post("/v1/jobs?validate_only=true", json=SPEC)
     assert plan.status_code == 200, plan.text
+    estimate = plan.json()
+    assert (estimate["rows"], estimate["shards"]) == (needles.ROWS, 1)
+    whole = sum(row["n_tokens"] for row in served[2])
+    assert estimate["tokens"] == pytest.approx(whole, rel=0.02)
     small = api.post("/v1/jobs?validate_only=true", json=SPEC | {"lengths": [512, 4096], "tasks": ["common_words"]})
     problem = assert_problem(small, 422, "invalid_spec")
     assert problem["errors"][0]["pointer"] == "/lengths/0"

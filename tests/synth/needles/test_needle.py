@@ -144,7 +144,9 @@ def test_depths_are_where_they_are_asked_for_and_spread_evenly(inputs):
     rows = rows_of(spec(tasks=["niah_multivalue"], lengths=[8192], repeats=60), inputs)
     found = np.array([span["depth"] for row in rows for span in row["needles"]])
     assert len(found) == 240
-    assert (np.histogram(found, bins=4, range=(0, 100))[0] == 60).all(), "one in each quarter of every probe"
+    quarters = np.sort(found.reshape(60, 4), axis=1) - [0, 25, 50, 75]
+    assert ((quarters > -0.6) & (quarters < 25.6)).all(), "one in each quarter of every probe"
+    assert (np.histogram(quarters, bins=5, range=(-0.6, 25.6))[0] > 30).all(), "and anywhere in it"
     firsts = np.array([row["needles"][0]["depth"] for row in rows])
     assert 35 < firsts.mean() < 65, "and the first answer is not always the first needle"
 
