@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from packing.plan import Inputs, Piece, Shard, Tally
+from packing.plan import Inputs, Piece, Tally
 from packing.spec import CommonSpec
 from packing.tokenizers import Tokenizer
 from service.engine.inputs import StoreInputs
@@ -127,22 +127,20 @@ class Sample:
         """What the sample is built from."""
         return self._inputs
 
-    def build(self, shard: Shard) -> list[pa.RecordBatch]:
-        """The rows of a shard of the plan, checked."""
-        batches: list[pa.RecordBatch] = []
-        for batch in self.kind.build(self.spec, shard, self._inputs, self.tally):
-            self.kind.check(self.spec, batch)
-            batches.append(batch)
-        return batches
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows of the sample, checked, as they are built."""
+        for shard in self.plan.shards:
+            for batch in self.kind.build(self.spec, shard, self._inputs, self.tally):
+                self.kind.check(self.spec, batch)
+                yield batch
 
     def rows(self, most: int | None) -> pa.Table:
-        """The first `most` rows of the sample, or all of them."""
+        """The first `most` rows of the sample, or all of them; no more is built than that takes."""
         found: list[pa.RecordBatch] = []
         count = 0
-        for shard in self.plan.shards:
-            for batch in self.build(shard):
-                found.append(batch)
-                count += batch.num_rows
+        for batch in self.batches():
+            found.append(batch)
+            count += batch.num_rows
             if most is not None and count >= most:
                 break
         table = pa.Table.from_batches(found, self.kind.schema(self.spec))
