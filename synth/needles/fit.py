@@ -108,7 +108,7 @@ def _counted(
     lead = sum(int(fillers.tokens[i]) for i in opening) + measure.count(draft.head)
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(body.tokens)]) + lead
     if adds_up and not whole:
-        spans = [(int(starts[i]), int(starts[i + 1])) for i in body.needles]
+        spans = _spans_by_piece(body, starts, measure)
         total = int(starts[-1]) + int(measure.counts([behind])[0])
         return Fitted(
             input=text, n_tokens=total, needles=_depths(spans, starts), more=(*body.more,), whole=False, adds_up=True
@@ -122,6 +122,19 @@ def _counted(
     return Fitted(
         input=text, n_tokens=total, needles=_depths(spans, found), more=(*body.more,), whole=True, adds_up=adds_up
     )
+
+
+def _spans_by_piece(body: Body, starts: NDArray[np.int64], measure: Measure) -> list[tuple[int, int]]:
+    """The same spans as in the whole text: a needle's tokens are those of its piece by itself, less those of space around it."""
+    pieces = [body.pieces[i] for i in body.needles]
+    if not pieces:
+        return []
+    alone = measure.tokenizer.encode(pieces)
+    found: list[tuple[int, int]] = []
+    for number, (place, piece) in enumerate(zip(body.needles, pieces, strict=True)):
+        begin, end = _span(alone.starts[alone.offsets[number] : alone.offsets[number + 1]], 0, piece)
+        found.append((int(starts[place]) + begin, int(starts[place]) + end))
+    return found
 
 
 def _span(starts: NDArray[np.int64], first: int, piece: str) -> tuple[int, int]:

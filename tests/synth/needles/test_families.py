@@ -62,6 +62,17 @@ def test_probes_counted_by_pieces_are_exact(name):
     assert by_pieces == (2 * len(tasks) if name in WORDS else 0)
 
 
+@pytest.mark.parametrize("name", sorted(WORDS))
+def test_counting_by_pieces_and_whole_gives_the_same_rows(name):
+    """In shards of one row every probe is tokenised whole."""
+    fields = {"tasks": ALL_TASKS[:8], "lengths": [2048], "depths": [0, 60, 100], "repeats": 2}
+    tallies = Tally(), Tally()
+    whole = rows_of(spec(**fields, shard_rows=1), InMemory(ours(name)), tallies[0])
+    by_pieces = rows_of(spec(**fields), InMemory(ours(name)), tallies[1])
+    assert by_pieces == whole
+    assert tallies[0].counts["probes_tokenised_whole"] == len(whole) > 3 * tallies[1].counts["probes_tokenised_whole"]
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_chinese_is_exact(name):
     tasks = [task for task in ALL_TASKS if task not in ("common_words", "coreference")]
