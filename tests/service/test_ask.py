@@ -173,9 +173,9 @@ def test_an_interrupted_run_goes_on_where_it_stopped(dataset, answers, stub, tmp
 
 
 def test_probes_that_the_server_refuses_count_as_empty_and_are_told(dataset, answers, stub, tmp_path, capsys):
-    longest = max(map(len, answers))
+    longest = max(answers, key=len)
     refusal = (400, {}, {"error": {"message": "too long for\n this model"}})
-    stub.reply = lambda _n, body: refusal if len(prompt_of(body)) == longest else said(answers[prompt_of(body)])
+    stub.reply = lambda _n, body: refusal if prompt_of(body) == longest else said(answers[prompt_of(body)])
     assert ask(dataset, stub, tmp_path / "p.jsonl") == 0
     out, err = capsys.readouterr()
     assert "1 probes were refused and count as empty" in err
