@@ -102,6 +102,10 @@ class CommonSpec(StrictModel):
         """How many rows or tokens the spec itself asks for; None where that is for its sources to say."""
         return None
 
+    def expected_tokens(self) -> int | None:
+        """About how many tokens the dataset will have, where the spec itself says so and a sample would mislead."""
+        return None
+
     def for_sample(self) -> Self:
         """The spec as it is for a sample of the sources."""
         return self

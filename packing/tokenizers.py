@@ -175,6 +175,23 @@ class Tokenizer:
         """The text of token ids, special tokens spelled out."""
         return self._natural.decode(list(ids), skip_special_tokens=False)
 
+    @cached_property
+    def cuts_at_words(self) -> bool:
+        """Whether texts are cut into pre-tokens that are tokenised each for itself, with nothing put before or between them: byte-level
+        BPE as it comes, or behind NFC."""
+        return self._byte_lengths is not None and self._natural.pre_tokenizer is not None
+
+    def apart(self, left: str, right: str) -> bool:
+        """Whether `left + right` has the tokens of `left` and behind them those of `right`, for certain: their border is one of
+        pre-tokens, which look no further than the character behind them."""
+        cutter = self._natural.pre_tokenizer
+        if not self.cuts_at_words or cutter is None or not (left and right):
+            return False
+        if self._nfc and not is_normalized("NFC", left[-1] + right[0]):
+            return False
+        pieces = [[piece for piece, _ in cutter.pre_tokenize_str(text)] for text in (left, right, left + right)]
+        return pieces[0] + pieces[1] == pieces[2]
+
     def describe(self) -> dict[str, Any]:
         """What a manifest says of the tokenizer: `sha256` is that of tokenizer.json, `digest` covers template and special tokens too."""
         return {"name": self.name, "sha256": self.sha256, "digest": self.digest, "vocab_size": self.vocab_size}

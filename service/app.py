@@ -15,12 +15,21 @@ from fastapi.routing import APIRoute
 from service.edges import Guard, install_error_handlers
 from service.kinds import KINDS
 from service.problems import MEDIA_TYPE
-from service.routes import datasets, events, files, health, jobs, pages, uploads
+from service.routes import datasets, events, files, health, jobs, pages, scores, uploads
 from service.services import Services
 from service.settings import Settings
 from service.uploads import clear_landing
 
-ROUTERS = (jobs.router, events.router, uploads.router, datasets.router, files.router, health.router, pages.router)
+ROUTERS = (
+    jobs.router,
+    events.router,
+    uploads.router,
+    datasets.router,
+    scores.router,
+    files.router,
+    health.router,
+    pages.router,
+)
 PROBLEM = {
     "type": "object",
     "required": ["type", "title", "status", "code", "detail", "errors"],

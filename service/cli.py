@@ -29,6 +29,9 @@ COMMANDS = {
     "upload": ("service.commands.upload", "upload a source file"),
     "download": ("service.commands.download", "download a dataset"),
     "verify": ("service.commands.verify", "check a dataset: manifest, checksums, invariants of every row"),
+    "export": ("service.commands.export", "write needle probes or conversations in the peers' formats"),
+    "ask": ("service.commands.ask", "put needle probes to an OpenAI-compatible server and score its answers"),
+    "score": ("service.commands.score", "score predictions for needle probes: recall by task, length and depth"),
     "train": ("service.commands.train", "train the bundled worker on a dataset"),
 }
 

@@ -12,11 +12,12 @@ from packing import cip, mixture, skipalign
 from packing.dataset.errors import FieldProblem, SpecError
 from packing.plan import Kind
 from packing.spec import CommonSpec, Source, validate
-from synth import synl
+from synth import needle, synl
 
 KINDS: dict[str, Kind] = {
     "cip": cip,
     "mixture": mixture,
+    "needle": needle,
     "skipalign": skipalign,
     "synl": synl,
 }

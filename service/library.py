@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from packing.dataset import manifest as manifests
 from packing.dataset.manifest import DataFile, Document, Manifest
 from packing.dataset.reader import open_parquet, read_rows
+from service.datasets import some_columns
 from service.jobs.catalog import Catalog, DatasetEntry
 from service.problems import NotFoundError
 from service.storage.object_file import ObjectFile
@@ -101,6 +102,13 @@ class Library:
         item = self.item(entry, manifest.files[0].path)
         with ObjectFile(self._objects, item.object, item.bytes) as stream:
             return open_parquet(stream, name=manifest.files[0].path).schema_arrow
+
+    def columns(self, entry: DatasetEntry, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """All rows with those of the columns that the dataset has, a few in memory at a time; raises DatasetError for damage."""
+        for file in self.manifest(entry).files:
+            item = self.item(entry, file.path)
+            with ObjectFile(self._objects, item.object, item.bytes) as stream:
+                yield from some_columns(open_parquet(stream, name=file.path), names, name=file.path)
 
     def _file_rows(self, entry: DatasetEntry, file: DataFile, first: int, count: int) -> Iterator[dict[str, Any]]:
         item = self.item(entry, file.path)

@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from packing.dataset.schema import CIP, MIXTURE, SKIPALIGN, SYNL
+from packing.dataset.schema import CIP, MIXTURE, NEEDLE, SKIPALIGN, SYNL
 from packing.positions import REASONS
 from service.cli import COMMANDS
 from service.kinds import KINDS
 from synth.audit.evaluate import STEPS
+from synth.needles import export, registry
 from synth.tables.render.formats import FORMATS
 from synth.tables.schemas import catalogue
 from synth.tables.tasks.catalogue import TASKS
 from tests.service.support import settings_in
 
-SCHEMAS = {"cip": CIP, "mixture": MIXTURE, "skipalign": SKIPALIGN, "synl": SYNL}
+SCHEMAS = {"cip": CIP, "mixture": MIXTURE, "needle": NEEDLE, "skipalign": SKIPALIGN, "synl": SYNL}
 ROOT = Path(__file__).parent.parent
 TEXTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("packing/builtin_tokenizer/*.md")])
 
@@ -60,6 +61,19 @@ def test_every_task_format_schema_and_step_of_synl_is_documented():
     seconds = [name for name, schema in catalogue.SCHEMAS.items() if schema.second is not None]
     assert f"needs one with a second table: {', '.join(seconds)} |" in words
     assert f"{len(catalogue.SCHEMAS)} schemas" in words
+
+
+def test_every_task_format_and_budget_of_needles_is_documented():
+    words = text("docs/needle.md")
+    names = {*registry.TASKS, *registry.RULER, *export.FORMATS}
+    assert len(names) > 25
+    assert {name for name in names if f"`{name}`" not in words} == set()
+    for name, task in registry.TASKS.items():
+        assert re.search(
+            rf"^\| `{name}` \| .* \| {task.budget} \| {'yes' if task.depth else '(spread.*|none)'} \|",
+            words,
+            re.MULTILINE,
+        )
 
 
 def test_every_route_is_documented(tmp_path):

@@ -75,10 +75,42 @@ MIXTURE = pa.schema(
 """A row of a mixture: that of SKIPALIGN, the name of the part it is from, and its number there, from 0; `source_rows` has the numbers of
 all rows that were packed into it, of which `source_row` is the first."""
 
+MESSAGE = pa.struct([pa.field("role", pa.string(), nullable=False), pa.field("content", pa.string(), nullable=False)])
+
+NEEDLE_SPAN = pa.struct(
+    [
+        pa.field("start", pa.int32(), nullable=False),
+        pa.field("end", pa.int32(), nullable=False),
+        pa.field("depth", pa.float64(), nullable=False),
+    ]
+)
+
+NEEDLE = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("task", pa.string(), nullable=False),
+        pa.field("length", pa.int32(), nullable=False),
+        pa.field("depth", pa.float64(), nullable=True),
+        pa.field("locale", pa.string(), nullable=False),
+        pa.field("input", pa.string(), nullable=False),
+        pa.field("answer_prefix", pa.string(), nullable=False),
+        pa.field("answer_budget", pa.int32(), nullable=False),
+        pa.field("outputs", list_of(pa.string()), nullable=False),
+        pa.field("distractors", list_of(pa.string()), nullable=False),
+        pa.field("question_start", pa.int32(), nullable=False),
+        pa.field("messages", list_of(MESSAGE), nullable=False),
+        pa.field("needles", list_of(NEEDLE_SPAN), nullable=False),
+        pa.field("n_tokens", pa.int32(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+    ]
+)
+"""A needle probe. `n_tokens` counts input and answer_prefix, without special tokens; `needles` are the token spans (of input) that hold
+the answers, with the share (0 to 100) of the context before them; `distractors` are wrong answers that stand in the context;
+`question_start` is the code point of input where the question begins; `depth` is null for tasks that have none."""
+
 DELTA_COLUMNS = ("position_ids",)
 """Columns whose values rise by one nearly everywhere: DELTA_BINARY_PACKED takes 0.03 bytes a value where the default takes 1.9."""
-
-MESSAGE = pa.struct([pa.field("role", pa.string(), nullable=False), pa.field("content", pa.string(), nullable=False)])
 
 EVIDENCE = pa.struct(
     [

@@ -50,7 +50,7 @@ def estimate(
     sample = Sample(spec, sources, tokenizer, objects, most=PREVIEW_BYTES)
     own = [record.rows for pointer, record in sources.items() if pointer in spec.sources()]
     seen, source_rows = sum(piece.rows for piece in sample.inputs.pieces), sum(own)
-    table = sample.rows(None if own else SAMPLE_ROWS)
+    table = sample.rows(None if own and spec.expected_tokens() is None else SAMPLE_ROWS)
     rows, tokens = table.num_rows, int(np.sum(table.column("n_tokens").to_numpy()))
     wanted = spec.wanted()
     have = {"rows": rows, "tokens": tokens}
@@ -60,7 +60,7 @@ def estimate(
         "shards": None if sample.kind.needs_survey(spec) else sample.shards(sources),
         "source_rows": source_rows,
         "rows": round(rows * scale),
-        "tokens": round(tokens * scale),
+        "tokens": spec.expected_tokens() or round(tokens * scale),
         "sampled": not whole,
         "sample_rows": seen if own else rows,
         "warnings": sample.kind.conclude(spec, sample.tally) if own else [],

@@ -93,6 +93,7 @@ class Sample:
         *,
         most: int,
     ) -> None:
+        self._whole = spec
         self.spec = spec = spec.for_sample()
         self.kind = KINDS[spec.kind]
         self._tokenizer = tokenizer
@@ -118,8 +119,8 @@ class Sample:
 
     def shards(self, sources: Mapping[str, SourceRecord]) -> int:
         """How many shards the whole dataset has, for a kind whose plan needs no survey."""
-        inputs = StoreInputs(self._objects, {p: sources[p] for p in self.spec.sources()}, self._tokenizer)
-        return len(self.kind.plan(self.spec, inputs, []).shards)
+        inputs = StoreInputs(self._objects, {p: sources[p] for p in self._whole.sources()}, self._tokenizer)
+        return len(self.kind.plan(self._whole, inputs, []).shards)
 
     @property
     def inputs(self) -> Inputs:
