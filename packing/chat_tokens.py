@@ -93,6 +93,7 @@ def _interleave(chosen: NDArray[np.bool_], no: Encoded, yes: Encoded) -> Encoded
         np.concatenate([no.ids, yes.ids])[order],
         offsets_of(counts[rank]),
         np.concatenate([no.starts, yes.starts])[order],
+        disagreed=no.disagreed + yes.disagreed,
     )
 
 

@@ -45,7 +45,7 @@ class Spec(CommonSpec):
     source: Source
     sequence_length: Annotated[int, Field(ge=16, le=2**20)] = 32768
     order: Literal["interleave", "untie_knots", "concatenate", "best_fit", "upsample"] = "interleave"
-    chunks: Annotated[int, Field(ge=2, le=MOST_CHUNKS - 1)] = 2
+    chunks: Annotated[int, Field(ge=2, le=MOST_CHUNKS)] = 2
     cut: Literal["random", "equal"] = "random"
     documents_per_sequence: Literal["auto"] | Annotated[int, Field(ge=2, le=2**20)] = "auto"
     attention: Literal["full", "document"] = "full"

@@ -80,9 +80,9 @@ def token_documents(spec: CorpusSpec, piece: Piece, inputs: Inputs, tally: Tally
             waiting.append(item)
             held += len(item.text)
             if held >= BATCH_CHARACTERS:
-                yield from _encoded(waiting, spec, inputs.tokenizer)
+                yield from _encoded(waiting, spec, inputs.tokenizer, tally)
                 waiting, held = [], 0
-    yield from _encoded(waiting, spec, inputs.tokenizer)
+    yield from _encoded(waiting, spec, inputs.tokenizer, tally)
 
 
 def _require_columns(spec: CorpusSpec, piece: Piece, table: pa.Table) -> None:
@@ -103,11 +103,14 @@ def _unusable(item: Document, spec: CorpusSpec, tokenizer: Tokenizer) -> str:
     return unusable(item, tokenizer, special_tokens=spec.special_tokens_in_text)
 
 
-def _encoded(items: Sequence[Document], spec: CorpusSpec, tokenizer: Tokenizer) -> Iterator[TokenDocument]:
+def _encoded(
+    items: Sequence[Document], spec: CorpusSpec, tokenizer: Tokenizer, tally: Tally
+) -> Iterator[TokenDocument]:
     allow = spec.special_tokens_in_text == "allow"
     apart = [not allow and spells_special(d.text, tokenizer) for d in items]
     short = [d.text if not escaped and len(d.text) <= STRETCH else "" for d, escaped in zip(items, apart, strict=True)]
     whole = tokenizer.encode(short)
+    tally.count("tokenizer_disagreements", whole.disagreed)
     for i, (item, escaped) in enumerate(zip(items, apart, strict=True)):
         if item.ids is not None:
             ids, content = item.ids, item.ids.tobytes()

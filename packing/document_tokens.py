@@ -61,7 +61,7 @@ def document_batches(
             elif isinstance(item, Document):
                 kept.append(item)
         if kept:
-            tokens = _tokens(kept, tokenizer, eos_token, allow=spec.special_tokens_in_text == "allow")
+            tokens = _tokens(kept, tokenizer, eos_token, allow=spec.special_tokens_in_text == "allow", tally=tally)
             indices = np.array([d.index for d in kept], np.int64)
             yield fit(spec, Batch(ids=[d.id for d in kept], index=indices, tokens=tokens, documents=True), tally)
 
@@ -86,15 +86,16 @@ def unusable(item: Document, tokenizer: Tokenizer, *, special_tokens: str) -> st
 
 def spells_special(text: str, tokenizer: Tokenizer) -> bool:
     """Whether a text holds the spelling of a special token."""
-    return any(special in text for special in tokenizer.special)
+    return tokenizer.special_spellings.search(text) is not None
 
 
-def _encoded(found: list[Document], tokenizer: Tokenizer, *, allow: bool) -> Iterator[NDArray[np.int32]]:
+def _encoded(found: list[Document], tokenizer: Tokenizer, *, allow: bool, tally: Tally) -> Iterator[NDArray[np.int32]]:
     """Token ids of every text, in order; a special token's spelling stays text unless `allow`."""
     apart = [not allow and spells_special(d.text, tokenizer) for d in found]
     plain = tokenizer.encode([d.text for d, escaped in zip(found, apart, strict=True) if not escaped])
     spelled = [d.text for d, escaped in zip(found, apart, strict=True) if escaped]
     guarded = tokenizer.encode_escaped(spelled, [()] * len(spelled)) if spelled else plain
+    tally.count("tokenizer_disagreements", plain.disagreed + (guarded.disagreed if spelled else 0))
     seen = {False: 0, True: 0}
     for escaped in apart:
         encoded, number = (guarded if escaped else plain), seen[escaped]
@@ -102,9 +103,11 @@ def _encoded(found: list[Document], tokenizer: Tokenizer, *, allow: bool) -> Ite
         yield encoded.ids[encoded.offsets[number] : encoded.offsets[number + 1]]
 
 
-def _tokens(found: list[Document], tokenizer: Tokenizer, eos_token: str | None, *, allow: bool) -> ChatTokens:
+def _tokens(
+    found: list[Document], tokenizer: Tokenizer, eos_token: str | None, *, allow: bool, tally: Tally
+) -> ChatTokens:
     texts = [d for d in found if d.ids is None]
-    encoded = _encoded(texts, tokenizer, allow=allow)
+    encoded = _encoded(texts, tokenizer, allow=allow, tally=tally)
     end = np.array([eos_of(tokenizer, eos_token)] if texts else [], np.int32)
     rows = [np.concatenate([next(encoded), end]) if d.ids is None else d.ids for d in found]
     trained = [

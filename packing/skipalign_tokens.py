@@ -90,6 +90,7 @@ def token_batches(
             rendered.append(layout)
         if kept:
             encoded = encode_rendered(rendered, template, inputs.tokenizer, special_tokens=spec.special_tokens_in_text)
+            tally.count("tokenizer_disagreements", encoded.disagreed)
             indices = np.array([c.index for c in kept], np.int64)
             batch = Batch(ids=[c.id for c in kept], index=indices, tokens=chat_tokens(rendered, encoded))
             yield fit(spec, batch, tally)

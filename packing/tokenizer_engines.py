@@ -190,9 +190,9 @@ def guards(special: Mapping[str, int]) -> dict[str, str]:
     return {text: chr(FIRST_GUARD + i) * len(text) for i, text in enumerate(sorted(special))}
 
 
-def guarded(value: Mapping[str, Any], spelling: Mapping[str, str], name: str) -> tokenizers.Tokenizer:
-    """The engine with special tokens spelled otherwise, in the model's vocabulary too: Unigram would find them there, and so might BPE.
-    Everything else is as it was, the treatment of a text's beginning included."""
+def guarded(value: Mapping[str, Any], spelling: Mapping[str, str]) -> dict[str, Any]:
+    """The tokenizer.json with special tokens spelled otherwise, in the model's vocabulary too: Unigram would find them there, and so might
+    BPE. Everything else is as it was, the treatment of a text's beginning included."""
     added = [{**token, "content": spelling.get(token["content"], token["content"])} for token in value["added_tokens"]]
     model = dict(value["model"])
     vocabulary = model.get("vocab")
@@ -204,7 +204,7 @@ def guarded(value: Mapping[str, Any], spelling: Mapping[str, str], name: str) ->
         model["unk_token"] = spelling[model["unk_token"]]
     if isinstance(model.get("merges"), list):
         model["merges"] = [merge for merge in model["merges"] if not _touches(merge, spelling)]
-    return engine_of({**value, "added_tokens": added, "model": model}, name)
+    return {**value, "added_tokens": added, "model": model}
 
 
 def _touches(merge: Any, spelling: Mapping[str, str]) -> bool:
@@ -212,8 +212,8 @@ def _touches(merge: Any, spelling: Mapping[str, str]) -> bool:
     return one + other in spelling or one in spelling or other in spelling
 
 
-def byte_lengths(value: Mapping[str, Any], engine: tokenizers.Tokenizer, vocab_size: int) -> NDArray[np.int64] | None:
-    """Bytes of every token, int64 [vocab_size], of a byte-level BPE whose alphabet has one letter a byte and whose pipeline adds
+def byte_lengths(value: Mapping[str, Any], engine: tokenizers.Tokenizer, vocab_size: int) -> NDArray[np.int32] | None:
+    """Bytes of every token, int32 [vocab_size], of a byte-level BPE whose alphabet has one letter a byte and whose pipeline adds
     nothing; None for other families. Under an NFC normaliser they hold for texts that are in that form already."""
     model = value["model"]
     affixes = model.get("continuing_subword_prefix") or model.get("end_of_word_suffix")
@@ -224,7 +224,7 @@ def byte_lengths(value: Mapping[str, Any], engine: tokenizers.Tokenizer, vocab_s
     steps = json.dumps(value.get("pre_tokenizer"))
     if "ByteLevel" not in steps or '"add_prefix_space": true' in steps or "Metaspace" in steps:
         return None
-    lengths = np.zeros(vocab_size, np.int64)
+    lengths = np.zeros(vocab_size, np.int32)
     for token, i in engine.get_vocab(with_added_tokens=False).items():
         lengths[i] = len(token)
     for i, token in engine.get_added_tokens_decoder().items():

@@ -8,8 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from packing.dataset.errors import TokenizerError
 from packing.dataset.manifest import canonical_json
+from packing.fast_engine import FastEngine
 from packing.tokenizer_engines import (
     as_loaded,
     byte_lengths,
@@ -39,14 +39,34 @@ FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 BUILTIN = Path(__file__).parent / "builtin_tokenizer"
 
 
-@dataclass(frozen=True, slots=True)
 class Encoded:
     """Tokens of several texts, end to end: `ids` int32 [n], `offsets` int64 [texts + 1] into them, `starts` int64 [n] the byte of its
-    text (UTF-8) where each token begins."""
+    text (UTF-8) where each token begins. `disagreed`: how many texts the faster engine was caught at; their batch is the reference's."""
 
-    ids: NDArray[np.int32]
-    offsets: NDArray[np.int64]
-    starts: NDArray[np.int64]
+    def __init__(
+        self,
+        ids: NDArray[np.int32],
+        offsets: NDArray[np.int64],
+        starts: NDArray[np.int64] | None = None,
+        *,
+        lengths: NDArray[np.int32] | None = None,
+        disagreed: int = 0,
+    ) -> None:
+        """Give `starts`, or the `lengths` int32 [n] of tokens that lie end to end, from which they follow."""
+        self.ids = ids
+        self.offsets = offsets
+        self.disagreed = disagreed
+        self._starts = starts
+        self._lengths = lengths
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """The byte of its text where each token begins, int64 [n]."""
+        if self._starts is not None:
+            return self._starts
+        assert self._lengths is not None
+        ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(self._lengths, dtype=np.int64)])
+        return ends[:-1] - np.repeat(ends[self.offsets[:-1]], np.diff(self.offsets))
 
 
 class Tokenizer:
@@ -107,7 +127,7 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         """Encode texts as they are: a special token's spelling becomes that token. Adds nothing at either end."""
-        return self._encode(self._natural, texts)
+        return self._encode(self._natural, lambda: self._natural_fast, texts)
 
     def encode_escaped(self, texts: Sequence[str], own: Sequence[Sequence[tuple[int, int]]]) -> Encoded:
         """Encode texts in which only the special tokens at `own` (start, end in characters) are recognised; spelled anywhere else they
@@ -119,7 +139,12 @@ class Tokenizer:
             between = [text[a:b] for a, b in zip(ends[::2], [*ends[1::2], len(text)], strict=True)]
             tokens = [spelling[text[a:b]] for a, b in spans]
             hidden.append("".join(part for pair in zip(between, [*tokens, ""], strict=True) for part in pair))
-        return self._encode(engine, texts, hidden=hidden, renumbered=renumbered)
+        return self._encode(engine, lambda: self._guarded_fast, texts, hidden=hidden, renumbered=renumbered)
+
+    @cached_property
+    def special_spellings(self) -> re.Pattern[str]:
+        """Finds the first special token that a text spells."""
+        return re.compile("|".join(map(re.escape, sorted(self.special, key=len, reverse=True))) or "(?!)")
 
     @cached_property
     def guard_characters(self) -> re.Pattern[str]:
@@ -128,10 +153,18 @@ class Tokenizer:
         return re.compile(f"[{used[0]}-{used[-1]}]" if used else "(?!)")
 
     @cached_property
+    def _natural_fast(self) -> FastEngine:
+        return FastEngine(self._value, self._natural)
+
+    @cached_property
+    def _guarded_fast(self) -> FastEngine:
+        return FastEngine(guarded(self._value, guards(self.special)), self._guarded[0])
+
+    @cached_property
     def _guarded(self) -> tuple[tokenizers.Tokenizer, NDArray[np.int32], dict[str, str]]:
         """The engine for escaped texts, what its ids are here, and how it spells special tokens."""
         spelling = guards(self.special)
-        engine = guarded(self._value, spelling, self.name)
+        engine = engine_of(guarded(self._value, spelling), self.name)
         size = max(max(engine.get_vocab().values(), default=0), max(engine.get_added_tokens_decoder(), default=0)) + 1
         renumbered = np.arange(size, dtype=np.int32)
         for text, i in self.special.items():
@@ -149,6 +182,7 @@ class Tokenizer:
     def _encode(
         self,
         engine: tokenizers.Tokenizer,
+        fast: Callable[[], FastEngine],
         texts: Sequence[str],
         *,
         hidden: Sequence[str] | None = None,
@@ -156,32 +190,48 @@ class Tokenizer:
     ) -> Encoded:
         """Encode `hidden` in the place of `texts`, code point for code point the same but for special tokens' spelling."""
         given = list(texts if hidden is None else hidden)
+        by_length = self._byte_lengths is not None and not (
+            self._nfc and not all(is_normalized("NFC", t) for t in texts)
+        )
+        disagreed = 0
+        if by_length and (found := fast().encode(given)) is not None:
+            ids, offsets = found
+            disagreed = fast().disagrees(given, ids, offsets)
+            encoded = None if disagreed else self._by_length(texts, _renumbered(ids, renumbered), offsets, 0)
+            if encoded is not None:
+                return encoded
         # Without offsets the reference is faster; where byte lengths cannot give them, it is asked for both at once.
-        fast = self._byte_lengths is not None and not (self._nfc and not all(is_normalized("NFC", t) for t in texts))
-        encode = engine.encode_batch_fast if fast else engine.encode_batch
+        encode = engine.encode_batch_fast if by_length else engine.encode_batch
         encodings = encode(given, add_special_tokens=False)
         counts = np.fromiter((len(e.ids) for e in encodings), np.int64, count=len(encodings))
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
         ids = np.fromiter(chain.from_iterable(e.ids for e in encodings), np.int32, count=int(offsets[-1]))
-        ids = ids if renumbered is None else renumbered[ids]
-        starts = self._starts_by_length(texts, ids, offsets) if fast else None
-        if starts is None:
-            encodings = engine.encode_batch(given, add_special_tokens=False) if fast else encodings
-            starts = _starts_by_offsets(texts, encodings)
-        return Encoded(ids, offsets, starts)
+        ids = _renumbered(ids, renumbered)
+        encoded = self._by_length(texts, ids, offsets, disagreed) if by_length else None
+        if encoded is None:
+            encodings = engine.encode_batch(given, add_special_tokens=False) if by_length else encodings
+            encoded = Encoded(ids, offsets, _starts_by_offsets(texts, encodings), disagreed=disagreed)
+        return encoded
 
-    def _starts_by_length(
-        self, texts: Sequence[str], ids: NDArray[np.int32], offsets: NDArray[np.int64]
-    ) -> NDArray[np.int64] | None:
+    def _by_length(
+        self, texts: Sequence[str], ids: NDArray[np.int32], offsets: NDArray[np.int64], disagreed: int
+    ) -> Encoded | None:
         """Byte-level tokens lie end to end, so their lengths add up to their starts; None where they do not."""
         if self._byte_lengths is None:
             return None
         lengths = self._byte_lengths[ids]
-        ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         text_bytes = np.fromiter((utf8_length(text) for text in texts), np.int64, count=len(texts))
-        if not np.array_equal(np.diff(ends[offsets]), text_bytes):
-            return None
-        return ends[:-1] - np.repeat(ends[offsets[:-1]], np.diff(offsets))
+        some = np.flatnonzero(np.diff(offsets))
+        total = np.zeros(len(texts), np.int64)
+        if len(some):
+            total[some] = np.add.reduceat(lengths, offsets[:-1][some], dtype=np.int64)
+        return (
+            Encoded(ids, offsets, lengths=lengths, disagreed=disagreed) if np.array_equal(total, text_bytes) else None
+        )
+
+
+def _renumbered(ids: NDArray[np.int32], numbers: NDArray[np.int32] | None) -> NDArray[np.int32]:
+    return ids if numbers is None else numbers[ids]
 
 
 def _starts_by_offsets(texts: Sequence[str], encodings: Sequence[tokenizers.Encoding]) -> NDArray[np.int64]:

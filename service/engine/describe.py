@@ -45,7 +45,7 @@ class Assembly:
 
 def versions() -> dict[str, str]:
     """What made a dataset, as far as its bytes can depend on it."""
-    names = ("longweave", "numpy", "pyarrow", "tokenizers", "faker")
+    names = ("longweave", "numpy", "pyarrow", "tokenizers", "fastokens", "faker")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 

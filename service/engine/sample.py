@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from packing.plan import Inputs, Piece, Shard, Tally
+from packing.plan import Inputs, Piece, Tally
 from packing.spec import CommonSpec
 from packing.tokenizers import Tokenizer
 from service.engine.inputs import StoreInputs
@@ -126,21 +126,18 @@ class Sample:
         """What the sample is built from."""
         return self._inputs
 
-    def build(self, shard: Shard) -> list[pa.RecordBatch]:
-        """The rows of a shard of the plan, checked."""
-        return list(self._batches(shard))
-
-    def _batches(self, shard: Shard) -> Iterator[pa.RecordBatch]:
-        for batch in self.kind.build(self.spec, shard, self._inputs, self.tally):
-            self.kind.check(self.spec, batch)
-            yield batch
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows of the sample, checked, as they are built."""
+        for shard in self.plan.shards:
+            for batch in self.kind.build(self.spec, shard, self._inputs, self.tally):
+                self.kind.check(self.spec, batch)
+                yield batch
 
     def rows(self, most: int | None) -> pa.Table:
-        """The first `most` rows of the sample, or all of them."""
+        """The first `most` rows of the sample, or all of them; no more is built than that takes."""
         found: list[pa.RecordBatch] = []
         count = 0
-        # Batch by batch: a shard of long rows takes seconds, and a preview wants three of them.
-        for batch in (batch for shard in self.plan.shards for batch in self._batches(shard)):
+        for batch in self.batches():
             found.append(batch)
             count += batch.num_rows
             if most is not None and count >= most:

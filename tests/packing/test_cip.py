@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter, defaultdict
 
@@ -49,7 +50,9 @@ def eos(builtin):
     return builtin.special[builtin.eos_token]
 
 
-@pytest.mark.parametrize("fields", [{}, {"chunks": 5}, {"cut": "equal", "chunks": 3}, {"documents_per_sequence": 4}])
+@pytest.mark.parametrize(
+    "fields", [{}, {"chunks": 5}, {"chunks": 64}, {"cut": "equal", "chunks": 3}, {"documents_per_sequence": 4}]
+)
 @pytest.mark.parametrize("length", [64, 512, 4096])
 def test_every_token_is_in_one_place_and_documents_keep_their_order(corpus, build, builtin, eos, length, fields):
     folder = build(corpus, kind="cip", sequence_length=length, seed=2, **fields)
@@ -59,7 +62,8 @@ def test_every_token_is_in_one_place_and_documents_keep_their_order(corpus, buil
     assert counted["short rows"] <= 1
     assert manifest.counts["source_tokens"] == counted["tokens"] == manifest.counts["placed_tokens"]
     assert manifest.counts["tokens"] == counted["tokens"] + len(RECORDS)
-    assert counted["chunks cut by a row's end"] > 3 or length == 4096
+    single = fields.get("chunks") == length  # chunks of one token cannot be cut
+    assert counted["chunks cut by a row's end"] > 3 or length == 4096 or single
     several, between = apart(rows)
     assert several > 40 or length == 64
     if length > 64 and not fields:
@@ -164,14 +168,26 @@ def test_untied_knots_have_their_marks_and_lose_nothing(corpus, build, builtin, 
     assert len(stream) - covered - len(documents) > len(marked) > 0
 
 
+def test_knots_scatter_what_interleaving_orders(corpus, build):
+    """How often a first chunk follows a later one in a row: once a group where rounds follow each other, often where slots are random."""
+
+    def inversions(**fields):
+        rows = rows_of(build(corpus, kind="cip", sequence_length=4096, chunks=3, **fields))
+        found = [[s["chunk"] > 0 for s in row["segments"]] for row in rows]
+        return np.mean([sum(a and not b for a, b in itertools.pairwise(chunks)) for chunks in found])
+
+    assert inversions() <= 1.2
+    assert inversions(order="untie_knots", probability=1.0) > 3
+
+
 def test_marks_are_as_long_as_they_are_counted(builtin):
     knots = knots_of(builtin)
-    counts = np.array([2, 3, 7])
+    counts = np.array([2, 3, 7, 64])
     names = [
-        builtin.decode(knots.pool[s : s + n].tolist()) for s, n in zip(knots.start[:50], knots.length[:50], strict=True)
+        builtin.decode(knots.pool[s : s + n].tolist()) for s, n in zip(knots.start[:64], knots.length[:64], strict=True)
     ]
     assert all(name.startswith("<CL>") and len(name) == 15 for name in names)
-    assert len(set(names)) == 50
+    assert len(set(names)) == 64
 
     def written(count):
         pieces = [f"<h_{i}>" for i in range(1, count)] + [f"<t_{i}>" for i in range(1, count)]
