@@ -281,6 +281,8 @@ def test_the_remainder_is_dropped_and_counted(corpus, build):
     assert rows == whole[:-1]
     assert counts["remainder_tokens"] == whole[-1]["n_tokens"]
     assert counts["placed_tokens"] + counts["remainder_source_tokens"] == counts["source_tokens"]
+    each = read_manifest(build(corpus, kind="cip", sequence_length=512, drop_remainder=True, shard_rows=1)).files
+    assert [file.rows for file in each] == [1] * len(rows), "no file without rows"
     with pytest.raises(InputError, match="do not fill one row of 1048576"):
         build(corpus, kind="cip", sequence_length=1048576, drop_remainder=True)
 

@@ -188,6 +188,17 @@ def test_by_whom_and_how_often_changes_no_byte(talk, corpus, build):
     assert [f.sha256 for f in other.files] != [f.sha256 for f in one.files]
 
 
+def test_a_part_is_shuffled_as_a_whole_however_it_was_cut(talk, corpus, build, monkeypatch):
+    from packing import sources
+
+    whole = rows_of(build(None, **mix(talk, corpus, shard_tokens=5000)))
+    monkeypatch.setattr(sources, "PIECE_BYTES", 20_000)
+    monkeypatch.setattr(sources, "READ_BYTES", 10_000)
+    assert rows_of(build(None, **mix(talk, corpus, shard_tokens=5000))) == whole
+    first = [row["source_row"] for row in whole if row["part"] == "talk"][:10]
+    assert max(first) > 200, "the first shard has rows of the whole part"
+
+
 def test_what_is_too_long_is_refused_cut_or_dropped(talk, corpus, build):
     with pytest.raises(TaskError, match=r"talk\.jsonl, row \d+: it has \d+ tokens, more than max_length \(300\)"):
         build(None, **mix(talk, corpus, max_length=300))
