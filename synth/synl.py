@@ -130,6 +130,7 @@ def build(spec: Spec, shard: Shard, inputs: Inputs, tally: Tally) -> Iterator[pa
         if len(pending) == BATCH_ROWS or tokens >= BATCH_TOKENS:
             yield pa.RecordBatch.from_pylist(pending, schema=schemas.SYNL)
             pending, tokens = [], 0
+    tally.count("tokenizer_disagreements", counter.disagreed)
     if pending:
         yield pa.RecordBatch.from_pylist(pending, schema=schemas.SYNL)
 

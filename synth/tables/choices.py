@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from packing.draws import Draws
 
@@ -19,12 +20,29 @@ class Choices:
     def __init__(self, draws: Draws, row: int, variant: int = 0) -> None:
         self._draws, self._row, self._variant = draws, row, variant
         self._taken, self._block = 0, np.zeros(0)
+        self._first: NDArray[np.float64] | None = None
+
+    @classmethod
+    def several(cls, draws: Draws, row: int, variants: Sequence[int]) -> list[Self]:
+        """One for each variant, the first numbers of all of them drawn at once."""
+        found = [cls(draws, row, variant) for variant in variants]
+        firsts = draws.uniform(row, np.arange(BLOCK)[None, :], np.array(variants)[:, None])
+        for choices, first in zip(found, firsts, strict=True):
+            choices._first = first
+        return found
+
+    def restart(self) -> None:
+        """Go back to the first number."""
+        self._taken = 0
 
     def uniform(self) -> float:
         """The next number in [0, 1)."""
         place = self._taken % BLOCK
-        if place == 0:
+        if self._taken == 0 and self._first is not None:
+            self._block = self._first
+        elif place == 0:
             self._block = self._draws.uniform(self._row, np.arange(self._taken, self._taken + BLOCK), self._variant)
+            self._first = self._block if self._taken == 0 else self._first
         self._taken += 1
         return float(self._block[place])
 

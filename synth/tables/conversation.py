@@ -64,14 +64,18 @@ class Conversation:
     evidence: list[tuple[int, int, int]]
 
 
-def ask_all(
-    outline: Outline, tables: Tables, *, seed: int, row: int, attempt: int, split: Split
-) -> list[Question] | None:
+def question_choices(outline: Outline, *, seed: int, row: int, attempt: int) -> list[Choices]:
+    """The choices of every turn's question: the same however often the tables are changed to make up a length."""
+    variants = [attempt * MOST_TURNS + turn for turn in range(len(outline.turns))]
+    return Choices.several(Draws(seed, "synl/questions"), row, variants)
+
+
+def ask_all(outline: Outline, tables: Tables, each: Sequence[Choices], split: Split) -> list[Question] | None:
     """A question for each turn, no two the same; None where the tables do not lend themselves to one of them."""
     questions: list[Question] = []
     seen: set[str] = set()
-    for turn, (task, request) in enumerate(outline.turns):
-        choices = Choices(Draws(seed, "synl/questions"), row, attempt * MOST_TURNS + turn)
+    for (task, request), choices in zip(outline.turns, each, strict=True):
+        choices.restart()
         for trial in range(TRIES):
             # A question that cannot be asked in vain here is asked with an answer.
             wanted = replace(request, lacking=request.lacking and trial < TRIES // 2)

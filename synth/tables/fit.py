@@ -23,6 +23,7 @@ from synth.tables.conversation import (
     body_of,
     messages_of,
     opening,
+    question_choices,
 )
 from synth.tables.generate import Generator, reordered
 from synth.tables.lengths import TokenCounter, adjusted, shortest
@@ -93,6 +94,8 @@ class _Attempt:
         self._outline, self._counter = outline, counter
         self._seed, self._row, self._attempt = seed, row, attempt
         self._split: Split = split
+        self._choices = question_choices(outline, seed=seed, row=row, attempt=attempt)
+        self._opening = Choices(Draws(seed, "synl/opening"), row, attempt)
 
     def fit(self, distractors: float, target: int) -> Fitted | None:
         """The conversation with n_tokens in shortest(target)..target, or None."""
@@ -147,13 +150,11 @@ class _Attempt:
     def _draft(self, main: Table, second: Table | None) -> _Draft | None:
         """The questions on these rows."""
         tables = Tables(main=main, second=second)
-        questions = ask_all(
-            self._outline, tables, seed=self._seed, row=self._row, attempt=self._attempt, split=self._split
-        )
+        questions = ask_all(self._outline, tables, self._choices, self._split)
         if questions is None:
             return None
-        choices = Choices(Draws(self._seed, "synl/opening"), self._row, self._attempt)
-        introduction = opening(self._outline, tables, choices, self._split)
+        self._opening.restart()
+        introduction = opening(self._outline, tables, self._opening, self._split)
         return _Draft(outline=self._outline, tables=tables, introduction=introduction, questions=questions)
 
 

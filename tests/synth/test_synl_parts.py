@@ -208,6 +208,21 @@ def test_every_sentence_of_a_task_can_be_filled(task):
     assert {wording for wording, _ in seen} == set(TASKS[task].wordings)
 
 
+def test_choices_are_the_same_alone_together_and_again():
+    draws = Draws(7, "test/choices")
+    alone = [[c.uniform() for _ in range(150)] for c in (Choices(draws, 3, variant) for variant in (0, 5, 9))]
+    together = Choices.several(draws, 3, [0, 5, 9])
+    for _ in range(2):
+        assert [[c.uniform() for _ in range(150)] for c in together] == alone
+        for choices in together:
+            choices.restart()
+    assert len({u for numbers in alone for u in numbers}) == 450
+    one = Choices(draws, 3, 5)
+    first = [one.uniform() for _ in range(70)]
+    one.restart()
+    assert [one.uniform() for _ in range(70)] == first == alone[1][:70]
+
+
 def test_a_title_is_a_phrase_and_a_unit():
     assert phrase_of("Annual salary (USD)", "en") == ("annual salary", "USD")
     assert phrase_of("Employee ID", "en") == ("employee ID", "")
