@@ -106,13 +106,15 @@ def specs(talk: str, corpus: str) -> list[dict[str, Any]]:
     cip = {"kind": "cip", "source": {"upload": corpus}, "sequence_length": 8192}
     parts = [
         {"name": "sft", "source": {"upload": talk}, "weight": 0.2},
-        {"name": "skipping", "spec": skipalign, "weight": 0.4},
+        {"name": "skipping", "spec": skipalign, "weight": 0.3},
+        {"name": "tables", "spec": {"kind": "synl", "samples": 32, "length": [2000]}, "weight": 0.1},
         {"name": "long", "spec": cip | {"sequence_length": 2048}, "weight": 0.4},
     ]
     return [
         skipalign,
         cip,
         {"kind": "synl", "name": "long tables", "license": None, "samples": 64, "length": {"min": 2000, "max": 8000}},
+        {"kind": "needle", "license": None, "lengths": [4096], "depths": 3, "repeats": 1},
         {"kind": "mixture", "parts": parts, "total": 200_000, "max_length": 2048, "truncate": "right"},
     ]
 

@@ -10,9 +10,11 @@ import numpy as np
 from packing.dataset.errors import InputError
 from packing.plan import Inputs
 from packing.spec import CommonSpec
+from service.engine.inputs import StoreInputs
 from service.engine.line import check_tokens
 from service.engine.sample import Sample
 from service.engine.tokenizers import TokenizerRecord
+from service.kinds import KINDS
 from service.storage.objects import Objects
 from service.storage.source_record import SourceRecord
 
@@ -40,6 +42,13 @@ def preview_rows(
         message = "the first rows of the source give no row of the dataset: every one was rejected, dropped, or has nothing to train on"
         raise InputError(message, param="/source")
     return [_readable(row, sample.inputs) for row in rows]
+
+
+def plan_ahead(*, spec: CommonSpec, tokenizer: TokenizerRecord, objects: Objects) -> None:
+    """Make the plan of a spec without sources, to raise what would be wrong with it before a job is made: a length too small, say."""
+    kind = KINDS[spec.kind]
+    if not spec.sources() and not spec.part_specs() and not kind.needs_survey(spec):
+        kind.plan(spec, StoreInputs(objects, {}, tokenizer), [])
 
 
 def estimate(

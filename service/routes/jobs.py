@@ -13,7 +13,8 @@ from fastapi.responses import JSONResponse
 from packing.dataset.manifest import canonical_json
 from packing.spec import CommonSpec
 from service import kinds
-from service.engine.preview import estimate, preview_rows
+from service.engine.line import check_tokens
+from service.engine.preview import estimate, plan_ahead, preview_rows
 from service.engine.tokenizers import TokenizerRecord, find_tokenizer
 from service.jobs.job import State
 from service.jobs.store import Request as JobRequest
@@ -72,7 +73,9 @@ def _parts(services: Services, value: dict[str, Any]) -> tuple[CommonSpec, Mappi
 
 
 def _submit(services: Services, value: dict[str, Any], key: str | None) -> Response:
-    spec, _, _ = _parts(services, value)
+    spec, sources, tokenizer = _parts(services, value)
+    check_tokens(spec, sources, tokenizer)
+    plan_ahead(spec=spec, tokenizer=tokenizer, objects=services.objects)
     job, found = services.jobs.submit(
         JobRequest(
             kind=spec.kind,

@@ -135,6 +135,20 @@ def test_a_split_that_is_not_there_is_named(api, parts):
     assert "it has train" in body["errors"][0]["message"]
 
 
+@pytest.mark.parametrize(
+    ("spec", "pointer"),
+    [
+        ({"kind": "synl", "length": [64]}, "/length/0"),
+        ({"kind": "synl", "length": {"min": 100, "max": 8000}}, "/length/min"),
+        ({"kind": "needle", "lengths": [4096, 512], "tasks": ["common_words"]}, "/lengths/1"),
+    ],
+)
+def test_a_length_that_is_too_small_is_refused_before_a_job_is_made(api, spec, pointer):
+    body = assert_problem(api.post("/v1/jobs", json=spec), 422, "invalid_spec")
+    assert [e["pointer"] for e in body["errors"]] == [pointer]
+    assert api.get("/v1/jobs").json()["data"] == []
+
+
 def test_previews_and_estimates_of_parts(api, services, parts):
     talk, corpus, chunks = parts
     spec = {
