@@ -1,6 +1,6 @@
 """Who calls, and what they may do. Pure: keys as text, scopes, and what a caller gets to see.
 
-A key is `lw_<id>_<secret>`: the id (12 hexadecimal digits) finds its row and is the owner of what it makes, the secret
+A key is `lw_<id>_<secret>`: the id (12 hexadecimal digits) finds its row and stands for the owner of what is made with it, the secret
 is 256 random bits in base64url. Only the secret's SHA-256 is kept: with that much randomness a slow hash adds nothing.
 """
 
@@ -35,10 +35,12 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes a request: the id of their key ("" where the service has no keys), and what it allows."""
+    """Who makes a request. `owner` is whose things they see and make: the id of an owner's first key, "" where the
+    service has no keys. `key_id` is the key they sent."""
 
-    key_id: str
+    owner: str
     scopes: frozenset[Scope]
+    key_id: str = ""
 
     @property
     def sees_all(self) -> bool:

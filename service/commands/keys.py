@@ -35,6 +35,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default=frozenset({Scope.WRITE}),
         help="of read, write and admin, with commas; each implies those before it (default write)",
     )
+    create.add_argument(
+        "--of", metavar="ID", help="share what the key ID owns: to read it only, or to take the place of that key"
+    )
     actions.add_parser("list", parents=[shared], help="every key there was, without its secret")
     revoke = actions.add_parser("revoke", parents=[shared], help="end a key, at once and for ever")
     revoke.add_argument("id", metavar="ID", help="the key's id, as `list` shows it")
@@ -45,13 +48,13 @@ def run(arguments: argparse.Namespace) -> int:
     settings = Settings.from_environment(os.environ, data_dir=arguments.data_dir)
     with _store(settings) as store:
         if arguments.action == "create":
-            made, key = store.create(arguments.name, arguments.scopes)
+            made, key = store.create(arguments.name, arguments.scopes, of=arguments.of)
             show(_value(made) | {"key": key.text()}, key.text(), as_json=arguments.json)
             if not arguments.json:
                 print(f"key {made.id} of {made.name}: keep it now, it is not shown again", file=sys.stderr)
         elif arguments.action == "list":
             found = store.list()
-            lines = [f"{'id':<12} {'scopes':<16} {'created':<19} {'last used':<19} {'revoked':<19} name"]
+            lines = [f"{'id':<12} {'owner':<12} {'scopes':<16} {'created':<19} {'last used':<19} {'revoked':<19} name"]
             lines += [_line(key) for key in found]
             show([_value(key) for key in found], "\n".join(lines) if found else "no keys", as_json=arguments.json)
         else:
@@ -79,14 +82,14 @@ def _value(key: ApiKey) -> dict[str, Any]:
     times = {"created_at": key.created_at, "last_used_at": key.last_used_at, "revoked_at": key.revoked_at}
     told = {name: when_known(seconds) for name, seconds in times.items()}
     scopes = [str(scope) for scope in Scope if scope in key.scopes]
-    return {"id": key.id, "name": key.name, "scopes": scopes, **told}
+    return {"id": key.id, "owner": key.owner, "name": key.name, "scopes": scopes, **told}
 
 
 def _line(key: ApiKey) -> str:
     value = _value(key)
     times = ("created_at", "last_used_at", "revoked_at")
     created, used, revoked = ((value[name] or "")[:19].replace("T", " ") for name in times)
-    return f"{key.id:<12} {','.join(value['scopes']):<16} {created:<19} {used:<19} {revoked:<19} {key.name}"
+    return f"{key.id:<12} {key.owner:<12} {','.join(value['scopes']):<16} {created:<19} {used:<19} {revoked:<19} {key.name}"
 
 
 def _name(text: str) -> str:

@@ -66,7 +66,7 @@ class Catalog:
 
     def add_upload(self, upload_id: str, record: Mapping[str, Any]) -> UploadEntry:
         """Enter an upload whose pieces are in the object store."""
-        values = {"id": upload_id, "record": json.dumps(record), "created_at": now(), "key_id": self._caller.key_id}
+        values = {"id": upload_id, "record": json.dumps(record), "created_at": now(), "key_id": self._caller.owner}
         with self._engine.begin() as connection:
             return _upload(connection.execute(insert(uploads).values(values).returning(uploads)).mappings().one())
 
@@ -128,7 +128,7 @@ class Catalog:
 
 def mine(table: Table, caller: Caller) -> list[ColumnElement[bool]]:
     """The conditions that leave what `caller` may see of a table with owners."""
-    return [] if caller.sees_all else [table.c.key_id == caller.key_id]
+    return [] if caller.sees_all else [table.c.key_id == caller.owner]
 
 
 def insert_dataset(connection: Connection, entry: DatasetEntry) -> None:

@@ -42,7 +42,7 @@ metadata = MetaData()
 
 
 def _key_id() -> Column[str]:
-    """Whose row it is: the id of the key that made it, "" where the service had none."""
+    """Whose row it is: the owner of the key that made it, "" where the service had no keys."""
     return Column("key_id", String(16), nullable=False, server_default="")
 
 
@@ -129,6 +129,7 @@ api_keys = Table(
     "api_keys",
     metadata,
     Column("id", String(16), primary_key=True),
+    Column("owner", String(16), nullable=False),
     Column("name", Text, nullable=False),
     Column("scopes", String(64), nullable=False),
     Column("digest", String(64), nullable=False),

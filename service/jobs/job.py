@@ -115,7 +115,7 @@ class Job:
     target: str
     """The id its dataset will have."""
     key_id: str = ""
-    """Its owner: the id of the key that submitted it, "" where the service had none."""
+    """Its owner: that of the key it was submitted with, "" where the service had none."""
     progress: Progress = field(default_factory=Progress)
     error: Mapping[str, Any] | None = None
     attempt: int = 0

@@ -29,9 +29,11 @@ log = logging.getLogger("longweave.keys")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """What is known of a key: all but its secret. Times are seconds since 1970."""
+    """What is known of a key: all but its secret. `owner` is its own id, or that of the key whose things it shares. Times are
+    seconds since 1970."""
 
     id: str
+    owner: str
     name: str
     scopes: frozenset[Scope]
     created_at: float
@@ -45,8 +47,11 @@ class KeyStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def create(self, name: str, scopes: Iterable[Scope]) -> tuple[ApiKey, KeyText]:
-        """A new key and, this once, its text."""
+    def create(self, name: str, scopes: Iterable[Scope], *, of: str | None = None) -> tuple[ApiKey, KeyText]:
+        """A new key and, this once, its text. It owns what it makes, or shares what the key `of` owns.
+
+        Raises NotFoundError where there never was a key `of`; one that was revoked will do, its things are still there.
+        """
         key = new_key()
         values = {
             "id": key.id,
@@ -56,8 +61,13 @@ class KeyStore:
             "created_at": now(),
         }
         with self._engine.begin() as connection:
-            row = connection.execute(insert(api_keys).values(values).returning(api_keys)).mappings().one()
-        return _api_key(row), key
+            owner = key.id
+            if of is not None:
+                owner = connection.execute(select(api_keys.c.owner).where(api_keys.c.id == of)).scalar_one_or_none()
+                if owner is None:
+                    raise _unknown(of)
+            made = insert(api_keys).values(values | {"owner": owner}).returning(api_keys)
+            return _api_key(connection.execute(made).mappings().one()), key
 
     def list(self) -> Sequence[ApiKey]:
         """Every key there was, oldest first."""
@@ -72,8 +82,7 @@ class KeyStore:
             connection.execute(alive.values(revoked_at=now()))
             row = connection.execute(select(api_keys).where(api_keys.c.id == key_id)).mappings().one_or_none()
         if row is None:
-            message = f"there is no key with the id {key_id!r}; `longweave keys list` shows them"
-            raise NotFoundError(message, param="id")
+            raise _unknown(key_id)
         return _api_key(row)
 
     def any(self) -> bool:
@@ -91,7 +100,7 @@ class KeyStore:
             return None
         if row["unused"] is None or row["unused"] > USED_SECONDS:
             self._used(key.id)
-        return Caller(key.id, _api_key(row).scopes)
+        return Caller(row["owner"], _api_key(row).scopes, key.id)
 
     def stands(self, key_id: str) -> bool:
         """Whether the key has not been revoked."""
@@ -124,9 +133,14 @@ def _joined(scopes: Iterable[Scope]) -> str:
     return ",".join(scope for scope in Scope if scope in set(scopes))
 
 
+def _unknown(key_id: str) -> NotFoundError:
+    return NotFoundError(f"there is no key with the id {key_id!r}; `longweave keys list` shows them", param="id")
+
+
 def _api_key(row: RowMapping) -> ApiKey:
     return ApiKey(
         id=row["id"],
+        owner=row["owner"],
         name=row["name"],
         scopes=frozenset(Scope(scope) for scope in row["scopes"].split(",")),
         created_at=row["created_at"],

@@ -78,7 +78,7 @@ class JobStore:
                     spec=json.dumps(request.spec),
                     metadata=json.dumps(request.metadata),
                     target=target,
-                    key_id=self._caller.key_id,
+                    key_id=self._caller.owner,
                     created_at=now(),
                 )
                 .returning(jobs)
@@ -87,7 +87,7 @@ class JobStore:
             if request.key is not None:
                 connection.execute(
                     insert(idempotency_keys).values(
-                        key_id=self._caller.key_id,
+                        key_id=self._caller.owner,
                         key=request.key,
                         body_sha256=request.body_sha256,
                         job_id=job_id,
@@ -165,7 +165,7 @@ class JobStore:
             row = connection.execute(query).one_or_none()
         if row is None:
             return None
-        return row.id if self._caller.sees_all or row.key_id == self._caller.key_id else "of another owner"
+        return row.id if self._caller.sees_all or row.key_id == self._caller.owner else "of another owner"
 
     def counts(self) -> dict[State, int]:
         """How many jobs there are in each state, of all owners."""
@@ -196,15 +196,15 @@ class JobStore:
         if connection.execute(waiting).scalar_one() >= self._queue_limit:
             message = f"{self._queue_limit} jobs wait already: try again later"
             raise QueueFullError(message)
-        limit, key_id = self._key_queue_limit, self._caller.key_id
-        own = waiting.where(jobs.c.key_id == key_id)
-        if key_id and limit is not None and connection.execute(own).scalar_one() >= limit:
+        limit, owner = self._key_queue_limit, self._caller.owner
+        own = waiting.where(jobs.c.key_id == owner)
+        if owner and limit is not None and connection.execute(own).scalar_one() >= limit:
             message = f"{limit} jobs of this key wait already: try again once one of them runs"
             raise QueueFullError(message)
 
     def _by_key(self, connection: Connection, request: Request) -> Job | None:
         """The job that the caller's own Idempotency-Key made; raises IdempotencyError for another body."""
-        own = (idempotency_keys.c.key_id == self._caller.key_id, idempotency_keys.c.key == request.key)
+        own = (idempotency_keys.c.key_id == self._caller.owner, idempotency_keys.c.key == request.key)
         row = connection.execute(select(idempotency_keys).where(*own)).mappings().one_or_none()
         if row is None:
             return None
