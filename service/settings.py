@@ -12,7 +12,7 @@
 | LONGWEAVE_MAX_UPLOAD_BYTES | 4 GiB | the largest upload |
 | LONGWEAVE_MAX_BODY_BYTES | 1 MiB | the largest JSON body |
 | LONGWEAVE_MAX_QUEUED_JOBS | 1000 | more are refused with 429 |
-| LONGWEAVE_MAX_QUEUED_JOBS_PER_KEY | 100 | the same for the jobs of one key |
+| LONGWEAVE_MAX_QUEUED_JOBS_PER_KEY | 100 | the same for the jobs of one owner |
 | LONGWEAVE_MAX_ATTEMPTS | 3 | times a job is tried |
 | LONGWEAVE_LEASE_SECONDS | 20 | how long a silent runner keeps its job |
 | LONGWEAVE_HEARTBEAT_SECONDS | a quarter of the lease | how often a runner says it is alive |

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from dataclasses import replace
 
 from service.logs import configure_logs
 from service.settings import Settings
 
 HOST, PORT = "127.0.0.1", 8000
+EVERYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104
+"""Hosts that name no machine: which names clients use then is for LONGWEAVE_HOSTS to say."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +33,8 @@ def serve_from(arguments: argparse.Namespace, *, with_runner: bool) -> int:
     """Serve as the command line says."""
     configure_logs()
     settings = Settings.from_environment(os.environ, data_dir=arguments.data_dir)
+    if arguments.host not in EVERYWHERE:
+        settings = replace(settings, hosts=settings.hosts | {arguments.host.lower()})
     # FastAPI is imported late, so that `--help` and bad settings are quick.
     from service.jobs.keys import keys_exist
     from service.serving import listen, serve
