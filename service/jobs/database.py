@@ -176,11 +176,7 @@ def open_database(url: str) -> Engine:
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _on_connect)
             event.listen(engine, "begin", _on_begin)
-        with engine.begin() as connection:
-            if engine.dialect.name == "postgresql":
-                connection.execute(text(f"SELECT pg_advisory_xact_lock({STEP_LOCK})"))
-            metadata.create_all(connection)
-            _step_forward(connection)
+        _make_tables(engine)
     except (OperationalError, sqlite3.Error) as error:
         message = f"the database cannot be opened: {_first_line(error)}"
         raise UnavailableError(message, param="LONGWEAVE_DATABASE_URL") from error
@@ -189,6 +185,19 @@ def open_database(url: str) -> Engine:
         message = f"LONGWEAVE_DATABASE_URL cannot be used ({type(error).__name__})"
         raise UnavailableError(message, param="LONGWEAVE_DATABASE_URL") from error
     return engine
+
+
+def _make_tables(engine: Engine) -> None:
+    """Make the tables that are missing and bring old ones forward, all of it or nothing."""
+    try:
+        with engine.begin() as connection:
+            if engine.dialect.name == "postgresql":
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({STEP_LOCK})"))
+            metadata.create_all(connection)
+            _step_forward(connection)
+    except SQLAlchemyError:
+        engine.dispose()
+        raise
 
 
 def _step_forward(connection: Connection) -> None:

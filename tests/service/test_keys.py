@@ -28,8 +28,8 @@ from tests.service.support import assert_problem, conversations, open_api, setti
 
 
 @pytest.fixture
-def engine(tmp_path):
-    opened = open_database(f"sqlite:///{tmp_path}/longweave.db")
+def engine(url):
+    opened = open_database(url)
     yield opened
     opened.dispose()
 
@@ -292,8 +292,7 @@ def older(url):
     engine.dispose()
 
 
-def test_an_older_database_gains_its_columns_and_keeps_its_rows(tmp_path):
-    url = f"sqlite:///{tmp_path}/old.db"
+def test_an_older_database_gains_its_columns_and_keeps_its_rows(url):
     older(url)
     for _ in range(2):  # the second time there is nothing left to do
         engine = open_database(url)
@@ -315,8 +314,7 @@ def test_an_older_database_gains_its_columns_and_keeps_its_rows(tmp_path):
     engine.dispose()
 
 
-def test_a_step_that_fails_leaves_the_database_as_it_was(tmp_path, monkeypatch):
-    url = f"sqlite:///{tmp_path}/old.db"
+def test_a_step_that_fails_leaves_the_database_as_it_was(url, monkeypatch):
     older(url)
     real = database._step_forward
 
