@@ -7,6 +7,9 @@ import threading
 import time
 import urllib.request
 
+# datasets decides when it is imported whether it may use the network, and a Ray of an earlier test would have said no.
+import datasets
+import fsspec
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
@@ -68,8 +71,6 @@ def test_polars_over_http(files):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
 @pytest.mark.parametrize("streaming", [True, False])
 def test_datasets_over_http(files, tmp_path, streaming):
-    import datasets
-
     datasets.disable_progress_bars()
     rows = datasets.load_dataset(
         "parquet", data_files=files, split="train", streaming=streaming, cache_dir=str(tmp_path)
@@ -80,16 +81,12 @@ def test_datasets_over_http(files, tmp_path, streaming):
 
 
 def test_pyarrow_over_http(files):
-    import fsspec
-
     with fsspec.open(files[0]) as stream:
         assert pq.read_table(stream).num_rows == 25
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_all_of_them_read_a_directory_alike(talks, build, tmp_path):
-    import datasets
-
     folder = build(talks, shard_rows=25)
     pattern = str(folder / "data/*.parquet")
     datasets.disable_progress_bars()
