@@ -16,6 +16,7 @@ from service.jobs.store import JobStore
 from service.library import Library
 from service.settings import Settings
 from service.storage.objects import Objects
+from service.storage.probe import check_store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,7 @@ class Services:
         settings.prepare()
         engine = open_database(settings.database_url)
         catalog, objects = Catalog(engine), Objects.open(settings.objects_url)
+        check_store(objects)
         return cls(
             settings=settings,
             engine=engine,
