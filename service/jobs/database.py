@@ -23,6 +23,7 @@ from sqlalchemy import (
     Text,
     create_engine,
     event,
+    func,
     select,
 )
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
@@ -32,6 +33,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from service.problems import UnavailableError
 
 BUSY_MILLISECONDS = 10_000
+TABLES_LOCK = 0x6C6F6E67  # any number that nobody else takes in this database
 
 metadata = MetaData()
 
@@ -149,6 +151,9 @@ def open_database(url: str) -> Engine:
             event.listen(engine, "connect", _on_connect)
             event.listen(engine, "begin", _on_begin)
         with engine.begin() as connection:
+            if engine.dialect.name == "postgresql":
+                # Two that find no tables would both make them, and one would fail; the lock goes with the transaction.
+                connection.execute(select(func.pg_advisory_xact_lock(TABLES_LOCK)))
             metadata.create_all(connection)
     except (OperationalError, sqlite3.Error) as error:
         message = f"the database cannot be opened: {_first_line(error)}"

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import AlreadyExistsError
+from obstore.exceptions import BaseError as StoreAwayError
 from obstore.store import LocalStore, from_url
 
 from packing.dataset.errors import LongweaveError
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 CHUNK = 4 * 1024 * 1024
 RETRIES: RetryConfig = {"max_retries": 5, "retry_timeout": timedelta(seconds=20)}
 """A remote store that stays away for longer is an error: the job is tried again, not the request for minutes."""
+
+__all__ = ["Objects", "StorageError", "StoreAwayError"]
 
 
 class StorageError(LongweaveError):

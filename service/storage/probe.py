@@ -5,9 +5,7 @@ from __future__ import annotations
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 
-from obstore.exceptions import BaseError
-
-from service.storage.objects import Objects, StorageError
+from service.storage.objects import Objects, StorageError, StoreAwayError
 
 CREATORS = 32
 VARIABLE = "LONGWEAVE_OBJECTS_URL"
@@ -29,7 +27,7 @@ def check_store(objects: Objects) -> None:
         standing, part, listed = objects.read(path), objects.read_range(path, 3, 5), objects.list("probe")
         objects.delete([path])
         left = objects.size(path)
-    except (BaseError, OSError) as error:
+    except (StoreAwayError, OSError) as error:
         message = f"the object store {objects.url} cannot be used: {_first_line(error)}"
         raise StorageError(message, param=VARIABLE) from error
     if sum(won) != 1:

@@ -7,10 +7,11 @@ from fastapi.testclient import TestClient
 
 from service.app import create_app
 from service.services import Services
+from tests.service.databases import database_url, postgresql
 from tests.service.object_store import object_store, s3
 from tests.service.support import BASE, conversations, make_runner, open_api, settings_in, spec_for, upload
 
-__all__ = ["object_store", "s3"]
+__all__ = ["database_url", "object_store", "postgresql", "s3"]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""An S3 server for tests, moto's, that writes down what it is asked and can be told to ignore conditions."""
+"""An S3 server for tests, moto's, that writes down what it is asked and can be told to ignore conditions or to refuse."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class ObjectStore:
     url: str
     asked: list[Asked] = field(default_factory=list)
     ignores_conditions: bool = False
+    away: bool = False
 
     @property
     def environ(self) -> dict[str, str]:
@@ -51,6 +52,9 @@ def object_store():
         store.asked.append(Asked(environ["REQUEST_METHOD"], environ["PATH_INFO"], environ.get("HTTP_RANGE", "")))
         if store.ignores_conditions:
             environ.pop("HTTP_IF_NONE_MATCH", None)
+        if store.away:
+            start_response("403 Forbidden", [("Content-Length", "0")])
+            return [b""]
         with one_at_a_time:
             return backend(environ, start_response)
 
@@ -77,6 +81,6 @@ def s3(object_store, monkeypatch):
     """The S3 server, with this process's environment saying how to reach it."""
     for name, value in object_store.environ.items():
         monkeypatch.setenv(name, value)
-    object_store.ignores_conditions = False
+    object_store.ignores_conditions = object_store.away = False
     object_store.asked.clear()
     return object_store

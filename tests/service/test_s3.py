@@ -10,7 +10,7 @@ from service.services import Services
 from service.storage.objects import Objects, StorageError
 from service.storage.probe import check_store
 from tests.service.every_kind import build_every_kind, digests, post
-from tests.service.support import conversations, make_runner, open_api, settings_in, spec_for
+from tests.service.support import assert_problem, conversations, make_runner, open_api, settings_in, spec_for
 
 pytestmark = pytest.mark.slow
 
@@ -81,6 +81,22 @@ def test_a_job_that_fails_leaves_nothing(served):
     assert api.get(f"/v1/jobs/{job['id']}").json()["state"] == "failed"
     assert services.objects.list("work") == services.objects.list("datasets") == []
     assert services.objects.list("uploads") != []
+
+
+def test_a_store_that_is_away_is_503_and_costs_no_job(served):
+    api, services, store = served
+    job = api.post("/v1/jobs", json=spec_for(post(api, conversations(20)))).json()
+    store.away = True
+    assert_problem(api.post("/v1/uploads", content=conversations(3)), 503, "unavailable")
+    assert api.get("/readyz").json()["objects"] is False
+    assert make_runner(services).run_once()
+    waiting = api.get(f"/v1/jobs/{job['id']}").json()
+    assert (waiting["state"], waiting["attempt"]) == ("queued", 1)
+    store.away = False
+    with services.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE jobs SET not_before = 0")
+    assert make_runner(services).run_once()
+    assert api.get(f"/v1/jobs/{job['id']}").json()["state"] == "succeeded"
 
 
 def test_the_next_runner_finds_the_shards_that_stand(served):

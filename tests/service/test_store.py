@@ -1,8 +1,7 @@
-"""The job store on SQLite: claims, leases and their fences, cancels, idempotency, paging."""
+"""The job store on SQLite and PostgreSQL: claims, leases and their fences, cancels, idempotency, paging."""
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,7 @@ import pytest
 from sqlalchemy import update
 
 from service.jobs.catalog import Catalog, DatasetEntry
-from service.jobs.database import jobs, metadata, now, open_database
+from service.jobs.database import jobs, now, open_database
 from service.jobs.job import Event, Lease, Progress, State, sources
 from service.jobs.leases import LeaseLostError, LeaseStore
 from service.jobs.store import JobStore, Request
@@ -19,14 +18,8 @@ from service.problems import ConflictError, IdempotencyError, NotFoundError, Que
 
 
 @pytest.fixture
-def url(tmp_path):
-    """SQLite, or the database that LONGWEAVE_TEST_DATABASE_URL names: it is emptied before every test."""
-    given = os.environ.get("LONGWEAVE_TEST_DATABASE_URL")
-    if given:
-        emptied = open_database(given)
-        metadata.drop_all(emptied)
-        emptied.dispose()
-    return given or f"sqlite:///{tmp_path}/jobs.db"
+def url(database_url):
+    return database_url
 
 
 @pytest.fixture
