@@ -9,7 +9,7 @@ ONCE ?=
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: install axolotl demo test static lint types imports format clean
+.PHONY: install axolotl bench demo test static lint types imports format clean
 
 install: $(INSTALLED)
 
@@ -33,6 +33,11 @@ $(AXOLOTL): $(INSTALLED)
 	.venv-axolotl/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		axolotl==0.19.0 addict==2.4.0 numba==0.68.1 llvmlite==0.50.0
 	touch $@
+
+# Beside the peers, on one core each; a few minutes, best on a machine that does nothing else.
+bench: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m tests.bench
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py $(if $(ONCE),--once)

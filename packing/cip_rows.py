@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 from packing.chat_tokens import offsets_of, within
 from packing.cip_stream import Stream, Units
 from packing.dataset import schema
-from packing.skipalign_rows import lists, require
+from packing.kept import runs_of
+from packing.skipalign_rows import flat_list, lists, require
 
 IGNORED = -100
 BATCH_TOKENS = 1024 * 1024
@@ -119,7 +121,7 @@ def _batch(
     cut: Cut, stream: Stream, units: Units, ids: pa.ChunkedArray, *, rows: int, apart: bool, chunks: int
 ) -> tuple[pa.RecordBatch, Segments]:
     tokens = offsets_of(np.bincount(cut.row, weights=cut.length, minlength=rows).astype(np.int64))
-    input_ids = stream.pool[np.repeat(cut.source, cut.length) + within(cut.length)]
+    input_ids = runs_of(stream.pool, cut.source, cut.length)
     trained = np.repeat(cut.trained, cut.length)
     opens = tokens[:-1] if not apart else _document_opens(cut, units)
     trained[opens] = False
@@ -195,11 +197,7 @@ class _Flat:
     """The columns of a batch as flat arrays."""
 
     def __init__(self, batch: pa.RecordBatch) -> None:
-        def flat(name: str) -> tuple[NDArray[np.int64], pa.Array]:
-            column = batch.column(name)
-            offsets = column.offsets.to_numpy().astype(np.int64)
-            return offsets - offsets[0], column.flatten()
-
+        flat = partial(flat_list, batch)
         self.tokens, ids = flat("input_ids")
         self.label_offsets, labels = flat("labels")
         self.sequence_offsets, lengths = flat("seq_lengths")

@@ -43,11 +43,14 @@ class CorpusSpec(Protocol):
     def special_tokens_in_text(self) -> str: ...
     @property
     def max_document_bytes(self) -> int: ...
+    @property
+    def deduplicate(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenDocument:
-    """A document as `ids` int32 [n]; `index` counts source rows from 0; `digest` is of its content, 16 bytes."""
+    """A document as `ids` int32 [n]; `index` counts source rows from 0; `digest` is of its content, 16 bytes, where
+    equal documents are to be found; else zeros."""
 
     index: int
     id: str
@@ -113,15 +116,17 @@ def _encoded(
     tally.count("tokenizer_disagreements", whole.disagreed)
     for i, (item, escaped) in enumerate(zip(items, apart, strict=True)):
         if item.ids is not None:
-            ids, content = item.ids, item.ids.tobytes()
+            ids = item.ids
         else:
-            content = item.text.encode()
             ids = (
                 whole.ids[whole.offsets[i] : whole.offsets[i + 1]]
                 if short[i]
                 else encode_long(item.text, tokenizer, escaped=escaped)
             )
-        digest = hashlib.blake2b(content, digest_size=16).digest()
+        digest = bytes(16)
+        if spec.deduplicate:
+            content = item.text.encode() if item.ids is None else item.ids.tobytes()
+            digest = hashlib.blake2b(content, digest_size=16).digest()
         yield TokenDocument(index=item.index, id=item.id, domain=item.domain, ids=ids, digest=digest)
 
 

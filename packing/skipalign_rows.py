@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -79,16 +80,19 @@ def assemble(
     )
 
 
+def flat_list(batch: pa.RecordBatch, name: str) -> tuple[NDArray[np.int64], pa.Array]:
+    """The offsets int64 [R + 1] of a list column, from 0, and its values end to end."""
+    column = batch.column(name)
+    # offsets of a slice do not begin at 0, its flattened values do
+    offsets = column.offsets.to_numpy().astype(np.int64)
+    return offsets - offsets[0], column.flatten()
+
+
 class _Rows:
     """The columns of a batch as flat arrays; sequences and blocks are numbered over all rows."""
 
     def __init__(self, batch: pa.RecordBatch) -> None:
-        def flat(name: str) -> tuple[NDArray[np.int64], pa.Array]:
-            column = batch.column(name)
-            # offsets of a slice do not begin at 0, its flattened values do
-            offsets = column.offsets.to_numpy().astype(np.int64)
-            return offsets - offsets[0], column.flatten()
-
+        flat = partial(flat_list, batch)
         self.tokens, ids = flat("input_ids")
         self.ids = ids.to_numpy()
         self.label_offsets, labels = flat("labels")
