@@ -12,6 +12,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
+from service.door import FOR_ADMINS, OPEN, Door
 from service.edges import Guard, install_error_handlers
 from service.kinds import KINDS
 from service.problems import MEDIA_TYPE
@@ -52,8 +53,14 @@ PROBLEM = {
 }
 
 
-def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
-    """The API on these settings; raises LongweaveError where the database or the object store cannot be used."""
+SECURITY = {"key": {"type": "http", "scheme": "bearer", "description": "an API key, `lw_<id>_<secret>`"}}
+
+
+def create_app(settings: Settings, services: Services | None = None, *, keys_only: bool = False) -> FastAPI:
+    """The API on these settings; with `keys_only` it is closed to everybody while there are no keys.
+
+    Raises LongweaveError where the database or the object store cannot be used.
+    """
     wired = services or Services.open(settings)
     clear_landing(settings.incoming)
 
@@ -75,6 +82,7 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
     app.state.services = wired
     for router in ROUTERS:
         app.include_router(router)
+    app.add_middleware(Door, keys=wired.keys, keys_only=keys_only)
     app.add_middleware(Guard, hosts=settings.hosts)
     install_error_handlers(app, _allowed(ROUTERS))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
@@ -103,6 +111,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         references = [{"$ref": f"#/components/schemas/{name}"} for name in names.values()]
         schemas["Spec"] = {"oneOf": references}
         schemas["Problem"] = PROBLEM
+        document["components"]["securitySchemes"] = SECURITY
         _describe_errors(document)
         app.openapi_schema = document
     return app.openapi_schema
@@ -110,8 +119,12 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
 
 def _describe_errors(document: dict[str, Any]) -> None:
     problem = {"content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
-    for operations in document["paths"].values():
+    for path, operations in document["paths"].items():
         for operation in operations.values():
+            if path not in OPEN:
+                # The second alternative is a service without keys; what only admins see needs the scope said in words.
+                operation["security"] = [{"key": []}, {}]
+                operation["description"] += " Needs the scope admin." if path in FOR_ADMINS else ""
             operation["responses"]["default"] = {"description": "a problem (RFC 9457)", **problem}
             # FastAPI's own idea of a 422 body is not what is sent.
             operation["responses"].pop("422", None)

@@ -29,6 +29,7 @@ COMMANDS = {
     "cancel": ("service.commands.cancel", "cancel a job"),
     "upload": ("service.commands.upload", "upload a source file"),
     "download": ("service.commands.download", "download a dataset"),
+    "keys": ("service.commands.keys", "create, list and revoke API keys"),
     "verify": ("service.commands.verify", "check a dataset: manifest, checksums, invariants of every row"),
     "export": ("service.commands.export", "write needle probes or conversations in the peers' formats"),
     "ask": ("service.commands.ask", "put needle probes to an OpenAI-compatible server and score its answers"),

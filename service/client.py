@@ -16,6 +16,7 @@ from packing.dataset.errors import DatasetError, FieldProblem, LongweaveError, S
 from packing.dataset.manifest import NAME as MANIFEST
 from packing.dataset.manifest import Manifest
 from packing.dataset.reader import file_digest, inside
+from service.access import read_key
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 ENDED = ("succeeded", "failed", "cancelled")
@@ -47,17 +48,26 @@ def _ignore(_count: int) -> None:
 
 
 class Client:
-    """The API at one URL."""
+    """The API at one URL, with an API key where the service has keys. Redirects are not followed, so the key goes nowhere else."""
 
     def __init__(
-        self, url: str, *, transport: httpx2.BaseTransport | None = None, pause: float = PAUSE_SECONDS
+        self,
+        url: str,
+        *,
+        key: str | None = None,
+        transport: httpx2.BaseTransport | None = None,
+        pause: float = PAUSE_SECONDS,
     ) -> None:
+        # Checked here, for a header that cannot be sent would be repeated in the error.
+        headers = {"Authorization": f"Bearer {read_key(key.strip()).text()}"} if key else {}
         self.url = url.rstrip("/")
         self._pause = pause
         timeout = httpx2.Timeout(60.0, connect=5.0)
         # Proxies of the environment are for the internet; they would be asked for loopback too.
         try:
-            self._http = httpx2.Client(base_url=self.url, timeout=timeout, transport=transport, trust_env=False)
+            self._http = httpx2.Client(
+                base_url=self.url, timeout=timeout, transport=transport, trust_env=False, headers=headers
+            )
         except httpx2.InvalidURL as error:
             message = f"{url!r} is no URL ({error}); one looks like {DEFAULT_URL}"
             raise UnreachableError(message, param="--url") from error

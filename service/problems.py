@@ -4,7 +4,9 @@ LongweaveError
 ├── (SpecError 422, InputError 422, DatasetError 500: see packing.dataset.errors)
 └── ServiceError               has `status`
     ├── MalformedError         422  a body, header or parameter that cannot be read
-    ├── NotFoundError          404  unknown, deleted or malformed ids
+    ├── KeyNeededError         401  no key, or one that is unknown, wrong or revoked
+    ├── ScopeError             403  a key that does not allow this
+    ├── NotFoundError          404  unknown, deleted or malformed ids, and what belongs to others
     ├── ConflictError          409  not in this state
     ├── TooLargeError          413
     ├── MediaTypeError         415
@@ -45,6 +47,25 @@ class IdempotencyError(MalformedError):
     """An Idempotency-Key that was used before, for something else."""
 
     code = "idempotency_key_reused"
+
+
+class KeyNeededError(ServiceError):
+    """No key, or one that is unknown, wrong or revoked: which of them is not said."""
+
+    code = "key_needed"
+    status = 401
+    headers = {"WWW-Authenticate": 'Bearer realm="longweave"'}  # noqa: RUF012
+
+
+class ScopeError(ServiceError):
+    """The key does not allow this."""
+
+    code = "missing_scope"
+    status = 403
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"this needs a key with the scope {scope}", param="Authorization")
+        self.headers = {"WWW-Authenticate": f'Bearer realm="longweave", error="insufficient_scope", scope="{scope}"'}
 
 
 class NotFoundError(ServiceError):

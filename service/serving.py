@@ -40,10 +40,10 @@ class ListenError(LongweaveError):
     code = "listen"
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, keys_exist: Callable[[], bool]) -> socket.socket:
     """A listening socket.
 
-    Raises ListenError for a host that is not loopback (there are no keys yet) and for a port in use.
+    Raises ListenError for a port in use, and for a host that is not loopback while there are no keys.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -51,9 +51,10 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, ValueError) as error:
         message = f"{host} is no address of this machine ({error})"
         raise ListenError(message, param="host") from error
-    if not loopback:
+    if not loopback and not keys_exist():
         message = (
-            f"{host} is open to other machines and there are no keys yet: only loopback (127.0.0.1, ::1) is served"
+            f"{host} is open to other machines and there are no keys yet: make one with `longweave keys create NAME`, "
+            "or serve loopback (127.0.0.1, ::1)"
         )
         raise ListenError(message, param="host")
     sock = socket.socket(family)
@@ -68,6 +69,11 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
+def reaches_others(sock: socket.socket) -> bool:
+    """Whether other machines may reach a listening socket."""
+    return not ipaddress.ip_address(str(sock.getsockname()[0]).partition("%")[0]).is_loopback
+
+
 def url_of(sock: socket.socket) -> str:
     """The URL of a listening socket."""
     host, port = sock.getsockname()[:2]
@@ -80,7 +86,7 @@ class ApiThread:
     def __init__(self, settings: Settings, sock: socket.socket) -> None:
         self._services = Services.open(settings)
         config = uvicorn.Config(
-            create_app(settings, self._services),
+            create_app(settings, self._services, keys_only=reaches_others(sock)),
             log_config=None,
             access_log=False,
             server_header=False,

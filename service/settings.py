@@ -12,6 +12,7 @@
 | LONGWEAVE_MAX_UPLOAD_BYTES | 4 GiB | the largest upload |
 | LONGWEAVE_MAX_BODY_BYTES | 1 MiB | the largest JSON body |
 | LONGWEAVE_MAX_QUEUED_JOBS | 1000 | more are refused with 429 |
+| LONGWEAVE_MAX_QUEUED_JOBS_PER_KEY | 100 | the same for the jobs of one owner |
 | LONGWEAVE_MAX_ATTEMPTS | 3 | times a job is tried |
 | LONGWEAVE_LEASE_SECONDS | 20 | how long a silent runner keeps its job |
 | LONGWEAVE_HEARTBEAT_SECONDS | a quarter of the lease | how often a runner says it is alive |
@@ -47,6 +48,7 @@ class Limits:
     upload_bytes: int = 4096 * MIB
     body_bytes: int = MIB
     queued_jobs: int = 1000
+    queued_jobs_per_key: int = 100
     page: int = 100
 
 
@@ -111,6 +113,9 @@ class Settings:
                 upload_bytes=_number(environ, "LONGWEAVE_MAX_UPLOAD_BYTES", int, Limits().upload_bytes, least=1),
                 body_bytes=_number(environ, "LONGWEAVE_MAX_BODY_BYTES", int, Limits().body_bytes, least=1),
                 queued_jobs=_number(environ, "LONGWEAVE_MAX_QUEUED_JOBS", int, Limits().queued_jobs, least=1),
+                queued_jobs_per_key=_number(
+                    environ, "LONGWEAVE_MAX_QUEUED_JOBS_PER_KEY", int, Limits().queued_jobs_per_key, least=1
+                ),
             ),
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from service.client import Client
-from service.commands.remote import show, url_argument
+from service.commands.remote import given_key, show, url_argument
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Say what state it is in now."""
-    with Client(arguments.url) as client:
+    with Client(arguments.url, key=given_key()) as client:
         job = client.cancel(arguments.id)
     show(job, f"{job['id']} {job['state']}", as_json=arguments.json)
     return 0

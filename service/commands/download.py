@@ -7,7 +7,7 @@ from pathlib import Path
 
 from packing.dataset.errors import DatasetError
 from service.client import Client
-from service.commands.remote import fetch, show, url_argument
+from service.commands.remote import fetch, given_key, show, url_argument
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Fetch what is not there yet."""
-    with Client(arguments.url) as client:
+    with Client(arguments.url, key=given_key()) as client:
         dataset_id: str = arguments.id
         if dataset_id.startswith("job_"):
             job = client.job(dataset_id)

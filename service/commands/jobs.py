@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from service.client import Client
-from service.commands.remote import show, url_argument
+from service.commands.remote import given_key, show, url_argument
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print them, newest first."""
-    with Client(arguments.url) as client:
+    with Client(arguments.url, key=given_key()) as client:
         found = client.jobs(state=arguments.state, kind=arguments.kind, limit=arguments.limit)
     lines = [f"{'job':<34} {'state':<10} {'kind':<10} {'shards':>9} {'created':<20} name"]
     for job in found:

@@ -26,6 +26,11 @@ def url_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", default=default, help=f"the service (LONGWEAVE_URL; default {DEFAULT_URL})")
 
 
+def given_key() -> str | None:
+    """The API key to send: LONGWEAVE_KEY. No option takes one, for other users of a machine see command lines."""
+    return os.environ.get("LONGWEAVE_KEY") or None
+
+
 def show(value: Any, lines: str, *, as_json: bool) -> None:
     """Print a result: JSON for programs, lines for people."""
     print(json.dumps(value) if as_json else lines)

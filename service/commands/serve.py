@@ -5,17 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from dataclasses import replace
 
 from service.logs import configure_logs
 from service.settings import Settings
 
 HOST, PORT = "127.0.0.1", 8000
+EVERYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104
+"""Hosts that name no machine: which names clients use then is for LONGWEAVE_HOSTS to say."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `longweave serve` and `longweave api`."""
     parser.add_argument(
-        "--host", default=HOST, help=f"address to listen on (default {HOST}); loopback only, there are no keys yet"
+        "--host", default=HOST, help=f"address to listen on (default {HOST}); any but loopback needs a key to exist"
     )
     parser.add_argument("--port", type=_port, default=PORT, help=f"port to listen on (default {PORT}; 0: any free one)")
     parser.add_argument("--data-dir", help="where database, uploads and datasets are kept (LONGWEAVE_DATA_DIR)")
@@ -30,7 +33,10 @@ def serve_from(arguments: argparse.Namespace, *, with_runner: bool) -> int:
     """Serve as the command line says."""
     configure_logs()
     settings = Settings.from_environment(os.environ, data_dir=arguments.data_dir)
+    if arguments.host not in EVERYWHERE:
+        settings = replace(settings, hosts=settings.hosts | {arguments.host.lower()})
     # FastAPI is imported late, so that `--help` and bad settings are quick.
+    from service.jobs.keys import keys_exist
     from service.serving import listen, serve
 
     def announce(url: str) -> None:
@@ -40,7 +46,8 @@ def serve_from(arguments: argparse.Namespace, *, with_runner: bool) -> int:
             flush=True,
         )
 
-    return serve(settings, listen(arguments.host, arguments.port), announce=announce, with_runner=with_runner)
+    sock = listen(arguments.host, arguments.port, keys_exist=lambda: keys_exist(settings.database_url))
+    return serve(settings, sock, announce=announce, with_runner=with_runner)
 
 
 def _port(text: str) -> int:

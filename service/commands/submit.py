@@ -9,7 +9,7 @@ from typing import Any
 
 from packing.dataset.errors import FieldProblem, SourceError, SpecError
 from service.client import Client, new_key
-from service.commands.remote import fetch, follow, outcome, show, transfer, url_argument
+from service.commands.remote import fetch, follow, given_key, outcome, show, transfer, url_argument
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     value = read_object(arguments.spec.read_bytes())
     paths = {pointer: Path(s.path).expanduser() for pointer, s in sources_of(spec).items() if s.path is not None}
     _check_files(paths)
-    with Client(arguments.url) as client:
+    with Client(arguments.url, key=given_key()) as client:
         for pointer, path in paths.items():
             place(value, pointer, {"upload": _upload(client, path, quiet=arguments.json)})
         job = client.submit(value, key=new_key())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from packing.dataset.errors import SourceError
 from service.client import Client
-from service.commands.remote import show, transfer, url_argument
+from service.commands.remote import given_key, show, transfer, url_argument
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,10 @@ def run(arguments: argparse.Namespace) -> int:
         message = f"{path} is no file"
         raise SourceError(message, param=str(path))
     title = f"uploading {path.name}"
-    with Client(arguments.url) as client, transfer(title, path.stat().st_size, quiet=arguments.json) as (_, report):
+    with (
+        Client(arguments.url, key=given_key()) as client,
+        transfer(title, path.stat().st_size, quiet=arguments.json) as (_, report),
+    ):
         found = client.upload(path, report=report)
     show(found, f"{found['id']}: {found['rows']:,} rows, {found['bytes']:,} bytes", as_json=arguments.json)
     problems = found["problems"]

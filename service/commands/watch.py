@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from service.client import Client
-from service.commands.remote import follow, outcome, url_argument
+from service.commands.remote import follow, given_key, outcome, url_argument
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,5 +16,5 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 0 when it has succeeded, 1 when it has failed or was cancelled."""
-    with Client(arguments.url) as client:
+    with Client(arguments.url, key=given_key()) as client:
         return outcome(follow(client, arguments.id, quiet=arguments.json), as_json=arguments.json)

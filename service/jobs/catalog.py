@@ -10,15 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, delete, func, insert, select
+from sqlalchemy import Connection, Engine, RowMapping, Table, delete, func, insert, select
+from sqlalchemy.sql.elements import ColumnElement
 
+from service.access import HOUSE, Caller
 from service.jobs.database import datasets, new_id, now, reading, uploads
 from service.problems import NotFoundError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetEntry:
-    """A committed dataset. `created_at` is the database's to say."""
+    """A committed dataset, owned by the key `key_id`. `created_at` is the database's to say."""
 
     id: str
     job_id: str
@@ -30,6 +32,7 @@ class DatasetEntry:
     rows: int
     tokens: int
     bytes: int
+    key_id: str = ""
     created_at: float = 0.0
 
 
@@ -43,10 +46,18 @@ class UploadEntry:
 
 
 class Catalog:
-    """The tables of uploads and datasets."""
+    """The tables of uploads and datasets, as far as `caller` may see them: what belongs to others is not there."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, caller: Caller = HOUSE) -> None:
         self._engine = engine
+        self._caller = caller
+
+    def seen_by(self, caller: Caller) -> Catalog:
+        """The same tables for somebody."""
+        return Catalog(self._engine, caller=caller)
+
+    def _mine(self, table: Table) -> list[ColumnElement[bool]]:
+        return mine(table, self._caller)
 
     def new_upload_id(self) -> str:
         """An id for an upload that is still on its way."""
@@ -55,14 +66,15 @@ class Catalog:
 
     def add_upload(self, upload_id: str, record: Mapping[str, Any]) -> UploadEntry:
         """Enter an upload whose pieces are in the object store."""
-        values = {"id": upload_id, "record": json.dumps(record), "created_at": now()}
+        values = {"id": upload_id, "record": json.dumps(record), "created_at": now(), "key_id": self._caller.owner}
         with self._engine.begin() as connection:
             return _upload(connection.execute(insert(uploads).values(values).returning(uploads)).mappings().one())
 
     def upload(self, upload_id: str) -> UploadEntry:
         """One upload; raises NotFoundError."""
         with reading(self._engine) as connection:
-            row = connection.execute(select(uploads).where(uploads.c.id == upload_id)).mappings().one_or_none()
+            query = select(uploads).where(uploads.c.id == upload_id, *self._mine(uploads))
+            row = connection.execute(query).mappings().one_or_none()
         if row is None:
             message = f"there is no upload {upload_id!r}"
             raise NotFoundError(message, param="id")
@@ -71,14 +83,15 @@ class Catalog:
     def delete_upload(self, upload_id: str) -> None:
         """Forget an upload; raises NotFoundError."""
         with self._engine.begin() as connection:
-            if connection.execute(delete(uploads).where(uploads.c.id == upload_id)).rowcount != 1:
+            if connection.execute(delete(uploads).where(uploads.c.id == upload_id, *self._mine(uploads))).rowcount != 1:
                 message = f"there is no upload {upload_id!r}"
                 raise NotFoundError(message, param="id")
 
     def dataset(self, dataset_id: str) -> DatasetEntry:
         """One dataset; raises NotFoundError."""
         with reading(self._engine) as connection:
-            row = connection.execute(select(datasets).where(datasets.c.id == dataset_id)).mappings().one_or_none()
+            query = select(datasets).where(datasets.c.id == dataset_id, *self._mine(datasets))
+            row = connection.execute(query).mappings().one_or_none()
         if row is None:
             message = f"there is no dataset {dataset_id!r}"
             raise NotFoundError(message, param="id")
@@ -86,7 +99,7 @@ class Catalog:
 
     def datasets(self, *, kind: str | None = None, after: str | None = None, limit: int = 20) -> Sequence[DatasetEntry]:
         """Datasets, newest first, those after the dataset `after`."""
-        query = select(datasets).order_by(datasets.c.id.desc()).limit(limit)
+        query = select(datasets).where(*self._mine(datasets)).order_by(datasets.c.id.desc()).limit(limit)
         if kind is not None:
             query = query.where(datasets.c.kind == kind)
         if after is not None:
@@ -97,17 +110,25 @@ class Catalog:
     def delete_dataset(self, dataset_id: str) -> None:
         """Forget a dataset; raises NotFoundError. Its files are the caller's to remove, afterwards."""
         with self._engine.begin() as connection:
-            if connection.execute(delete(datasets).where(datasets.c.id == dataset_id)).rowcount != 1:
+            if (
+                connection.execute(delete(datasets).where(datasets.c.id == dataset_id, *self._mine(datasets))).rowcount
+                != 1
+            ):
                 message = f"there is no dataset {dataset_id!r}"
                 raise NotFoundError(message, param="id")
 
     def counts(self) -> dict[str, int]:
-        """How many uploads and datasets there are."""
+        """How many uploads and datasets there are, of all owners."""
         with reading(self._engine) as connection:
             return {
                 table.name: connection.execute(select(func.count()).select_from(table)).scalar_one()
                 for table in (uploads, datasets)
             }
+
+
+def mine(table: Table, caller: Caller) -> list[ColumnElement[bool]]:
+    """The conditions that leave what `caller` may see of a table with owners."""
+    return [] if caller.sees_all else [table.c.key_id == caller.owner]
 
 
 def insert_dataset(connection: Connection, entry: DatasetEntry) -> None:

@@ -23,19 +23,28 @@ from sqlalchemy import (
     Text,
     create_engine,
     event,
-    func,
+    inspect,
     select,
+    text,
 )
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import CreateColumn
 from sqlalchemy.sql.functions import FunctionElement
 
 from service.problems import UnavailableError
 
 BUSY_MILLISECONDS = 10_000
-TABLES_LOCK = 0x6C6F6E67  # any number that nobody else takes in this database
+STEP_LOCK = 7_105_923
+"""A number of our own: PostgreSQL lets one process at a time make tables and take steps under it."""
 
 metadata = MetaData()
+
+
+def _key_id() -> Column[str]:
+    """Whose row it is: the owner of the key that made it, "" where the service had no keys."""
+    return Column("key_id", String(16), nullable=False, server_default="")
+
 
 jobs = Table(
     "jobs",
@@ -61,6 +70,7 @@ jobs = Table(
     Column("created_at", Float, nullable=False),
     Column("started_at", Float),
     Column("finished_at", Float),
+    _key_id(),
     Index("jobs_by_state", "state", "id"),
 )
 
@@ -85,6 +95,7 @@ uploads = Table(
     Column("id", String(64), primary_key=True),
     Column("record", Text, nullable=False),
     Column("created_at", Float, nullable=False),
+    _key_id(),
 )
 
 datasets = Table(
@@ -101,15 +112,30 @@ datasets = Table(
     Column("tokens", BigInteger, nullable=False),
     Column("bytes", BigInteger, nullable=False),
     Column("created_at", Float, nullable=False),
+    _key_id(),
 )
 
 idempotency_keys = Table(
-    "idempotency_keys",
+    "owned_idempotency_keys",
     metadata,
+    Column("key_id", String(16), primary_key=True),
     Column("key", String(255), primary_key=True),
     Column("body_sha256", String(64), nullable=False),
     Column("job_id", String(64), nullable=False),
     Column("created_at", Float, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("owner", String(16), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("scopes", String(64), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("last_used_at", Float),
+    Column("revoked_at", Float),
 )
 
 runners = Table(
@@ -150,11 +176,7 @@ def open_database(url: str) -> Engine:
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _on_connect)
             event.listen(engine, "begin", _on_begin)
-        with engine.begin() as connection:
-            if engine.dialect.name == "postgresql":
-                # Two that find no tables would both make them, and one would fail; the lock goes with the transaction.
-                connection.execute(select(func.pg_advisory_xact_lock(TABLES_LOCK)))
-            metadata.create_all(connection)
+        _make_tables(engine)
     except (OperationalError, sqlite3.Error) as error:
         message = f"the database cannot be opened: {_first_line(error)}"
         raise UnavailableError(message, param="LONGWEAVE_DATABASE_URL") from error
@@ -163,6 +185,37 @@ def open_database(url: str) -> Engine:
         message = f"LONGWEAVE_DATABASE_URL cannot be used ({type(error).__name__})"
         raise UnavailableError(message, param="LONGWEAVE_DATABASE_URL") from error
     return engine
+
+
+def _make_tables(engine: Engine) -> None:
+    """Make the tables that are missing and bring old ones forward, all of it or nothing."""
+    try:
+        with engine.begin() as connection:
+            if engine.dialect.name == "postgresql":
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({STEP_LOCK})"))
+            metadata.create_all(connection)
+            _step_forward(connection)
+    except SQLAlchemyError:
+        engine.dispose()
+        raise
+
+
+def _step_forward(connection: Connection) -> None:
+    """Bring a database of an earlier version to this one, in the transaction that makes its tables; done twice, it does nothing."""
+    inspector = inspect(connection)
+    for table in (jobs, uploads, datasets):
+        if "key_id" not in {column["name"] for column in inspector.get_columns(table.name)}:
+            column = CreateColumn(table.c.key_id).compile(dialect=connection.dialect)
+            connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {column}"))
+    if inspector.has_table("idempotency_keys"):
+        # Its primary key was the client's key alone, which neither database changes in place alike.
+        connection.execute(
+            text(
+                "INSERT INTO owned_idempotency_keys (key_id, key, body_sha256, job_id, created_at) "
+                "SELECT '', key, body_sha256, job_id, created_at FROM idempotency_keys"
+            )
+        )
+        connection.execute(text("DROP TABLE idempotency_keys"))
 
 
 def reading(engine: Engine) -> Connection:

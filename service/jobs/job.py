@@ -114,6 +114,8 @@ class Job:
     spec: Mapping[str, Any]
     target: str
     """The id its dataset will have."""
+    key_id: str = ""
+    """Its owner: that of the key it was submitted with, "" where the service had none."""
     progress: Progress = field(default_factory=Progress)
     error: Mapping[str, Any] | None = None
     attempt: int = 0

@@ -144,6 +144,7 @@ class Runner:
         spec: CommonSpec = kinds.spec_of(dict(job.spec))
         return self._build(
             spec=spec,
+            # Whether these are the owner's to use was decided when the job was taken.
             sources=resolve_sources(spec, parts.catalog, parts.objects),
             tokenizer=find_tokenizer(spec.tokenizer, registered=parts.settings.registered_tokenizers()),
             objects=parts.objects,
@@ -223,6 +224,7 @@ def entry_of(job: Job, manifest: Manifest) -> DatasetEntry:
     return DatasetEntry(
         id=job.target,
         job_id=job.id,
+        key_id=job.key_id,
         kind=manifest.kind,
         name=manifest.name,
         fingerprint=manifest.fingerprint,

@@ -72,6 +72,8 @@ async def _stream(services: Services, job_id: str, seen: int) -> AsyncIterator[b
     while not services.stopping.is_set():
         # The job is looked at before its events: what ended it is then among them.
         try:
+            if not await run_in_threadpool(services.caller_stands):
+                return
             job = await run_in_threadpool(services.jobs.get, job_id)
             found = await run_in_threadpool(services.jobs.events, job_id, after=seen, limit=BATCH)
         except NotFoundError:

@@ -15,6 +15,12 @@ __all__ = ["database_url", "object_store", "postgresql", "s3"]
 
 
 @pytest.fixture
+def url(database_url):
+    """An empty database, on SQLite and on PostgreSQL."""
+    return database_url
+
+
+@pytest.fixture
 def services(tmp_path):
     opened = Services.open(settings_in(tmp_path))
     yield opened

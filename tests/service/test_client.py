@@ -232,8 +232,8 @@ def command(built, wire, monkeypatch, capsys):
     """Run `longweave …` against the API in this process; returns (exit code, stdout, stderr)."""
     real = client_module.Client
 
-    def connect(url):
-        return real(url, transport=wire, pause=0.001)
+    def connect(url, **options):
+        return real(url, transport=wire, pause=0.001, **options)
 
     for name in ("submit", "jobs", "watch", "cancel", "upload", "download"):
         monkeypatch.setattr(f"service.commands.{name}.Client", connect)

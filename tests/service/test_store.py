@@ -18,11 +18,6 @@ from service.problems import ConflictError, IdempotencyError, NotFoundError, Que
 
 
 @pytest.fixture
-def url(database_url):
-    return database_url
-
-
-@pytest.fixture
 def engine(url):
     opened = open_database(url)
     yield opened
