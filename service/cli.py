@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from packing.dataset.errors import LongweaveError, SpecError
+from service.secret_files import take_secrets
 
 COMMANDS = {
     "serve": ("service.commands.serve", "API, runner and local Ray in one go"),
@@ -58,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     module.arguments(command)
     arguments = command.parse_args(words[1:])
     try:
+        take_secrets(os.environ)
         return module.run(arguments)
     except LongweaveError as error:
         return report(error, as_json=arguments.json)

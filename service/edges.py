@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,12 +24,14 @@ from service.problems import (
     MEDIA_TYPE,
     ForeignHostError,
     ForeignOriginError,
+    MalformedError,
     ServiceError,
     UnavailableError,
     problem,
     problem_of,
     status_of,
 )
+from service.storage.objects import StoreAwayError
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 CODES = {400: "malformed_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
@@ -90,6 +92,15 @@ def respond(error: LongweaveError) -> Response:
     return JSONResponse(problem_of(error), status_of(error), headers=headers, media_type=MEDIA_TYPE)
 
 
+def _on_data(_request: Request, _error: Exception) -> Response:
+    return respond(MalformedError("a text in the request holds a character that no database keeps, such as NUL"))
+
+
+def _on_objects(_request: Request, error: Exception) -> Response:
+    log.error("object store error %s", type(error).__name__)
+    return respond(UnavailableError("the object store cannot be reached just now"))
+
+
 def install_error_handlers(app: FastAPI, allowed: Sequence[tuple[re.Pattern[str], frozenset[str]]]) -> None:
     """Give every error of `app` the form of a problem. `allowed` has the methods of each path, for 405's Allow."""
 
@@ -131,7 +142,9 @@ def install_error_handlers(app: FastAPI, allowed: Sequence[tuple[re.Pattern[str]
     app.add_exception_handler(LongweaveError, on_house)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(DataError, _on_data)
     app.add_exception_handler(SQLAlchemyError, on_database)
+    app.add_exception_handler(StoreAwayError, _on_objects)
     app.add_exception_handler(Exception, on_anything)
 
 

@@ -18,6 +18,7 @@ from service.jobs.store import JobStore
 from service.library import Library
 from service.settings import Settings
 from service.storage.objects import Objects
+from service.storage.probe import check_store
 
 CALLER = "longweave.caller"
 """Where the door (service.door) writes into a request's scope who calls."""
@@ -46,6 +47,7 @@ class Services:
         settings.prepare()
         engine = open_database(settings.database_url)
         catalog, objects = Catalog(engine), Objects.open(settings.objects_url)
+        check_store(objects)
         return cls(
             settings=settings,
             engine=engine,

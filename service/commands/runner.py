@@ -87,8 +87,11 @@ def _run_jobs(settings: Settings, stopping: threading.Event) -> None:
     from service.jobs.leases import LeaseStore
     from service.jobs.runner import Parts, Runner
     from service.storage.objects import Objects
+    from service.storage.probe import check_store
 
     settings.prepare()
+    objects = Objects.open(settings.objects_url)
+    check_store(objects)
     engine = open_database(settings.database_url)
     store = LeaseStore(engine, lease_seconds=settings.lease_seconds, attempts=settings.attempts)
     ray = RayExecutor(address=settings.ray_address, workers=settings.workers) if settings.workers else None
@@ -99,7 +102,7 @@ def _run_jobs(settings: Settings, stopping: threading.Event) -> None:
             settings=settings,
             store=store,
             catalog=Catalog(engine),
-            objects=Objects.open(settings.objects_url),
+            objects=objects,
             executor=ray or InlineExecutor(),
         )
         runner = Runner(parts, stopping=stopping)

@@ -10,17 +10,26 @@ import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import AlreadyExistsError
+from obstore.exceptions import BaseError as StoreAwayError
 from obstore.store import LocalStore, from_url
 
 from packing.dataset.errors import LongweaveError
 
+if TYPE_CHECKING:
+    from obstore.store import RetryConfig  # stands in its stubs alone
+
 CHUNK = 4 * 1024 * 1024
+RETRIES: RetryConfig = {"max_retries": 5, "retry_timeout": timedelta(seconds=20)}
+"""A remote store that stays away for longer is an error: the job is tried again, not the request for minutes."""
+
+__all__ = ["Objects", "StorageError", "StoreAwayError"]
 
 
 class StorageError(LongweaveError):
@@ -45,7 +54,7 @@ class Objects:
             folder.mkdir(parents=True, exist_ok=True)
             return cls(url, LocalStore(folder))
         if parts.scheme == "s3":
-            return cls(url, from_url(url))
+            return cls(url, from_url(url, retry_config=RETRIES))
         message = f"an object store is file:///directory or s3://bucket/prefix, not {parts.scheme or url!r}"
         raise StorageError(message)
 

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from fastapi.testclient import TestClient
 
 from service.app import create_app
-from service.jobs.database import metadata, open_database
 from service.services import Services
+from tests.service.databases import database_url, postgresql
+from tests.service.object_store import object_store, s3
 from tests.service.support import BASE, conversations, make_runner, open_api, settings_in, spec_for, upload
+
+__all__ = ["database_url", "object_store", "postgresql", "s3"]
 
 
 @pytest.fixture
-def url(tmp_path):
-    """SQLite, or the database that LONGWEAVE_TEST_DATABASE_URL names: it is emptied before every test."""
-    given = os.environ.get("LONGWEAVE_TEST_DATABASE_URL")
-    if given:
-        emptied = open_database(given)
-        metadata.drop_all(emptied)
-        emptied.dispose()
-    return given or f"sqlite:///{tmp_path}/jobs.db"
+def url(database_url):
+    """An empty database, on SQLite and on PostgreSQL."""
+    return database_url
 
 
 @pytest.fixture

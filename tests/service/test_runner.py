@@ -30,8 +30,9 @@ class Counted:
 
 
 @pytest.fixture
-def services(tmp_path):
-    opened = Services.open(settings_in(tmp_path, RETRY_SECONDS="0", HEARTBEAT_SECONDS="0.05"))
+def services(tmp_path, database_url):
+    settings = settings_in(tmp_path, DATABASE_URL=database_url, RETRY_SECONDS="0", HEARTBEAT_SECONDS="0.05")
+    opened = Services.open(settings)
     yield opened
     opened.close()
 

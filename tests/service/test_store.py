@@ -1,4 +1,4 @@
-"""The job store on SQLite: claims, leases and their fences, cancels, idempotency, paging."""
+"""The job store on SQLite and PostgreSQL: claims, leases and their fences, cancels, idempotency, paging."""
 
 from __future__ import annotations
 
