@@ -218,6 +218,24 @@ def test_upsampling_repeats_the_long_and_weighs_domains(tmp_path, build, builtin
     assert all(abs(times[i] - round(times[i])) < 1e-9 for i in lengths), "documents come whole"
     ratio = np.mean([times[i] for i in long]) / np.mean([times[i] for i in short])
     assert 3 < ratio < 5.3
+    often = build(
+        source,
+        kind="cip",
+        order="upsample",
+        sequence_length=512,
+        long_tokens=sorted(lengths.values())[-8],
+        upsample=100.0,
+    )
+    order = [
+        i
+        for row in rows_of(often)
+        for i, segment in zip(row["source_rows"], row["segments"], strict=True)
+        if segment["source_start"] == 0
+    ]
+    repeats = len(order) - len(set(order))
+    assert repeats > 20
+    behind = sum(a == b for a, b in itertools.pairwise(order))
+    assert behind < repeats / 2, "copies have places of their own, not behind each other"
     weighed = build(
         source, kind="cip", order="upsample", sequence_length=512, upsample=1.0, domain_weights={"a": 3, "b": 1}
     )
