@@ -129,6 +129,26 @@ class Client:
             message = f"{path} cannot be read ({error.strerror or error})"
             raise LongweaveError(message, param=str(path)) from error
 
+    def add_tokenizer(self, name: str, files: Mapping[str, bytes]) -> dict[str, Any]:
+        """Send a tokenizer's files by name, to be called `name` in specs."""
+        form = [(file, (file, data, "application/octet-stream")) for file, data in files.items()]
+        return self._call("POST", "/v1/tokenizers", params={"name": name}, files=form, timeout=None).json()
+
+    def tokenizers(self) -> list[dict[str, Any]]:
+        """All tokenizers: the service's own and those of the key's owner."""
+        found: list[dict[str, Any]] = []
+        query: dict[str, Any] = {}
+        while True:
+            page = self._call("GET", "/v1/tokenizers", params=query).json()
+            found += page["data"]
+            if not page["has_more"]:
+                return found
+            query = {"after": page["data"][-1]["id"]}
+
+    def remove_tokenizer(self, name: str) -> None:
+        """Remove an uploaded tokenizer by its name or id."""
+        self._call("DELETE", f"/v1/tokenizers/{_part(name)}")
+
     def events(self, job_id: str) -> Iterator[dict[str, Any]]:
         """The events of a job as they happen, until it has ended; broken connections are taken up where they broke."""
         seen, failures = 0, 0

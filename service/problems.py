@@ -8,12 +8,14 @@ LongweaveError
     ├── ScopeError             403  a key that does not allow this
     ├── NotFoundError          404  unknown, deleted or malformed ids, and what belongs to others
     ├── ConflictError          409  not in this state
+    │   └── QuotaError              an owner has as many of it as there may be
     ├── TooLargeError          413
     ├── MediaTypeError         415
     ├── RangeError             416  carries the size for Content-Range
     ├── ForeignHostError       421  a Host that is not ours
     ├── ForeignOriginError     403  a web page of somewhere else
     ├── QueueFullError         429
+    ├── BusyError              429
     └── UnavailableError       503  a part of the service cannot be reached
 """
 
@@ -82,6 +84,12 @@ class ConflictError(ServiceError):
     status = 409
 
 
+class QuotaError(ConflictError):
+    """An owner has as many of it as there may be."""
+
+    code = "quota"
+
+
 class TooLargeError(ServiceError):
     """A body over the limit."""
 
@@ -127,6 +135,14 @@ class QueueFullError(ServiceError):
     code = "queue_full"
     status = 429
     headers = {"Retry-After": "30"}  # noqa: RUF012
+
+
+class BusyError(ServiceError):
+    """As much of this kind of work as there may be is under way."""
+
+    code = "busy"
+    status = 429
+    headers = {"Retry-After": "5"}  # noqa: RUF012
 
 
 class UnavailableError(ServiceError):

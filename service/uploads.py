@@ -12,12 +12,11 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
-from starlette.types import Message
 
 from packing.dataset.errors import SourceError
 from service.jobs.catalog import UploadEntry
 from service.problems import MalformedError
-from service.routes.body import chunks
+from service.routes.body import chunks, counted_request
 from service.services import Services
 from service.storage.intake import take_in
 
@@ -79,14 +78,8 @@ async def _write(body: AsyncIterator[bytes], landing: Path) -> None:
 
 async def _receive_form(request: Request, landing: Path, limit: int) -> str:
     """Store the one file of a multipart body, and return its name."""
-    counted = chunks(request, limit)
-
-    async def receive_counted() -> Message:
-        chunk = await anext(counted, None)
-        return {"type": "http.request", "body": chunk or b"", "more_body": chunk is not None}
-
     try:
-        async with Request(request.scope, receive_counted).form(max_files=1, max_fields=10) as form:
+        async with counted_request(request, limit).form(max_files=1, max_fields=10) as form:
             files = [value for value in form.values() if isinstance(value, UploadFile)]
             if len(files) != 1:
                 message = "a multipart upload has exactly one file"
