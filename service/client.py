@@ -17,6 +17,7 @@ from packing.dataset.manifest import NAME as MANIFEST
 from packing.dataset.manifest import Manifest
 from packing.dataset.reader import file_digest, inside
 from service.access import read_key
+from service.digests import digest_field
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 ENDED = ("succeeded", "failed", "cancelled")
@@ -111,7 +112,7 @@ class Client:
         return self._call("GET", f"/v1/datasets/{_part(dataset_id)}").json()
 
     def upload(self, path: Path, *, report: Report = _ignore) -> dict[str, Any]:
-        """Upload a file, streamed."""
+        """Upload a file, streamed, with its sha256: bytes that are damaged on the way are refused."""
 
         def chunks(stream: Any) -> Iterator[bytes]:
             while chunk := stream.read(CHUNK):
@@ -120,7 +121,10 @@ class Client:
 
         try:
             with path.open("rb") as stream:
-                headers = {"Content-Type": "application/octet-stream", "Content-Length": str(path.stat().st_size)}
+                sha256, size = file_digest(stream)
+                stream.seek(0)
+                headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+                headers["Content-Digest"] = digest_field(sha256)
                 query = {"name": path.name}
                 return self._call(
                     "POST", "/v1/uploads", params=query, content=chunks(stream), headers=headers, timeout=None

@@ -4,6 +4,7 @@ LongweaveError
 ├── (SpecError 422, InputError 422, DatasetError 500: see packing.dataset.errors)
 └── ServiceError               has `status`
     ├── MalformedError         422  a body, header or parameter that cannot be read
+    │   └── DigestError             bytes that are not those of the digest sent with them
     ├── KeyNeededError         401  no key, or one that is unknown, wrong or revoked
     ├── ScopeError             403  a key that does not allow this
     ├── NotFoundError          404  unknown, deleted or malformed ids, and what belongs to others
@@ -88,6 +89,12 @@ class QuotaError(ConflictError):
     """An owner has as many of it as there may be."""
 
     code = "quota"
+
+
+class DigestError(MalformedError):
+    """Bytes that are not those of the digest sent with them: they were damaged on the way."""
+
+    code = "digest_mismatch"
 
 
 class TooLargeError(ServiceError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 
 from packing.dataset.errors import SourceError
+from service.digests import FIELDS, check_digest, sha256_of
 from service.jobs.catalog import UploadEntry
 from service.problems import MalformedError
 from service.routes.body import chunks, counted_request
@@ -34,18 +36,25 @@ SUFFIXES = {
 async def receive(request: Request, services: Services, name: str | None) -> UploadEntry:
     """Take in the request's body, raw or multipart.
 
-    Raises TooLargeError, SourceError or MalformedError and then leaves nothing.
+    A Content-Digest or Repr-Digest with sha-256 is held against the body (RFC 9530). Raises TooLargeError, SourceError, DigestError or
+    MalformedError and then leaves nothing.
     """
+    announced = {field: sha256_of(field, request.headers.get(field)) for field in FIELDS}
     upload_id = await run_in_threadpool(services.catalog.new_upload_id)
     landing = services.settings.incoming / upload_id
     limit = services.settings.limits.upload_bytes
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         if media_type == "multipart/form-data":
+            if any(announced.values()):
+                message = "a digest speaks of the whole body: send the file as the body, not in a form"
+                raise MalformedError(message, param="Content-Digest")
             given = await _receive_form(request, landing, limit)
         else:
             given = f"upload{SUFFIXES.get(media_type, '.jsonl')}"
-            await _write(chunks(request, limit), landing)
+            sha256 = await _write(chunks(request, limit), landing)
+            for field, digest in announced.items():
+                check_digest(field, digest, sha256)
         return await run_in_threadpool(_take_in, services, upload_id, landing, file_name(name or given))
     finally:
         landing.unlink(missing_ok=True)
@@ -70,10 +79,14 @@ def _take_in(services: Services, upload_id: str, landing: Path, name: str) -> Up
     return services.catalog.add_upload(upload_id, record.to_json())
 
 
-async def _write(body: AsyncIterator[bytes], landing: Path) -> None:
+async def _write(body: AsyncIterator[bytes], landing: Path) -> str:
+    """Store a body, and return its sha256."""
+    whole = hashlib.sha256()
     with landing.open("xb") as sink:
         async for chunk in body:
+            whole.update(chunk)
             await run_in_threadpool(sink.write, chunk)
+    return whole.hexdigest()
 
 
 async def _receive_form(request: Request, landing: Path, limit: int) -> str:
