@@ -23,6 +23,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
     create_engine,
     event,
     select,
@@ -146,6 +147,18 @@ runners = Table(
     metadata,
     Column("id", String(64), primary_key=True),
     Column("seen_at", Float, nullable=False),
+)
+
+
+tokenizers = Table(
+    "tokenizers",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("record", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    _key_id(),
+    UniqueConstraint("key_id", "name", name="tokenizers_by_name"),
 )
 
 
