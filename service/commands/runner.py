@@ -100,7 +100,7 @@ def _with_head(settings: Settings, stopping: threading.Event) -> None:
     try:
         cluster.wait_for_head(address, stopping=lambda: stopping.is_set() or not head.alive())
         if not head.alive():
-            message = f"the Ray head at {address} did not start: is the port taken, is the name this machine's?"
+            message = f"no Ray head starts at {address}: is the port free and the name this machine's? Its logs are below /tmp/ray"
             raise cluster.ClusterError(message, param="LONGWEAVE_RAY_ADDRESS")
         if not stopping.is_set():
             _run_jobs(settings, stopping)

@@ -13,6 +13,8 @@ from service import processes
 from service.logs import configure_logs
 from service.settings import Settings
 
+AGAIN_SECONDS = 1.0
+
 log = logging.getLogger("longweave.worker")
 
 
@@ -22,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Be a node of the cluster until SIGTERM or Ctrl-C (exit code 0), or until the head is gone (1).
+    """Be a node of the cluster until SIGTERM or Ctrl-C (exit code 0), or until no head answers for a minute (1).
 
     The credentials of the store are this node's own: nothing secret comes with a task.
     """
@@ -44,19 +46,28 @@ def run(arguments: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     processes.adopt_orphans()
+    try:
+        while not stopping.is_set():
+            _be_a_node(address, settings.workers or 1, stopping)
+    finally:
+        processes.end_descendants(within=0.5)
+    return 0
+
+
+def _be_a_node(address: str, cpus: int, stopping: threading.Event) -> None:
+    """Join the head and stay until one of us stops; raises ClusterError where there is no head, or not one for us."""
+    from service.engine import cluster
+
     cluster.wait_for_head(address, stopping=stopping.is_set)
     if stopping.is_set():
-        return 0
+        return
     cluster.check_tokens(address, os.environ)
-    node = cluster.Node(cluster.worker_words(address, cpus=settings.workers or 1), os.environ)
-    log.info("joined address=%s workers=%d", address, settings.workers or 1)
+    node = cluster.Node(cluster.worker_words(address, cpus=cpus), os.environ)
+    log.info("joined address=%s workers=%d", address, cpus)
     try:
         while node.alive() and not stopping.wait(0.2):
             pass
     finally:
         node.stop()
-        processes.end_descendants(within=0.5)
-    if stopping.is_set():
-        return 0
-    message = f"the Ray node ended: the head at {address} is gone, or does not take our {cluster.TOKEN}"
-    raise cluster.ClusterError(message, param="LONGWEAVE_RAY_ADDRESS")
+    if not stopping.wait(AGAIN_SECONDS):
+        log.warning("the node ended, joining again address=%s", address)

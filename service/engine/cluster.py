@@ -105,7 +105,12 @@ class Node:
         unset = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # it keeps a node's sockets on loopback, where no other node is
         environment = {k: v for k, v in environ.items() if k != unset} | NODE_ENVIRONMENT
         self._process = subprocess.Popen(  # noqa: S603
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,  # at its end it repeats whole logs, which stand in its folder below /tmp/ray
+            start_new_session=True,
         )
 
     def alive(self) -> bool:

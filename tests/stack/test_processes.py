@@ -95,7 +95,7 @@ def have_built(node):
     return found
 
 
-def wait_for(condition, told, seconds=60):
+def wait_for(condition, told, seconds=120):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, told()
