@@ -48,16 +48,18 @@ class LeaseStore:
         self._attempts = attempts
 
     def claim(self, owner: str) -> Claim | None:
-        """Take the oldest job that waits, or whose runner has been silent for too long; None where there is none.
+        """Take the job of the highest priority that waits, or whose runner has been silent for too long; of equals the oldest.
+
+        None where there is none.
 
         One UPDATE finds and takes it, so two runners never get the same; the attempt is counted here, so that a job
         which kills its runner uses its attempts up. `owner` is new for every claim.
         """
         waits = and_(jobs.c.state == State.QUEUED, jobs.c.not_before <= now())
         left = and_(jobs.c.state == State.RUNNING, jobs.c.lease_expires_at < now(), jobs.c.attempt < self._attempts)
-        oldest = select(jobs.c.id).where(or_(waits, left)).order_by(jobs.c.id).limit(1)
+        first = select(jobs.c.id).where(or_(waits, left)).order_by(jobs.c.priority.desc(), jobs.c.id).limit(1)
         # SKIP LOCKED is PostgreSQL's; SQLite has one writer at a time and SQLAlchemy leaves the clause out.
-        chosen = oldest.with_for_update(skip_locked=True).scalar_subquery()
+        chosen = first.with_for_update(skip_locked=True).scalar_subquery()
         take = (
             update(jobs)
             .where(jobs.c.id == chosen, or_(waits, left))

@@ -21,7 +21,7 @@ from service.problems import ConflictError, IdempotencyError, NotFoundError, Que
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a client asks for. `key` is its Idempotency-Key; `body_sha256` tells the same request from another."""
+    """What a client asks for. `key` is its Idempotency-Key; `body_sha256` tells the same request from another, whatever their `priority`."""
 
     kind: str
     name: str
@@ -29,6 +29,7 @@ class Request:
     metadata: Mapping[str, Any]
     key: str | None = None
     body_sha256: str = ""
+    priority: int = 0
 
 
 class JobStore:
@@ -77,6 +78,7 @@ class JobStore:
                     state=State.QUEUED,
                     spec=json.dumps(request.spec),
                     metadata=json.dumps(request.metadata),
+                    priority=request.priority,
                     target=target,
                     key_id=self._caller.owner,
                     created_at=now(),
@@ -245,6 +247,7 @@ def job_of(row: RowMapping) -> Job:
         ),
         error=json.loads(row["error"]) if row["error"] else None,
         attempt=row["attempt"],
+        priority=row["priority"],
         metadata=json.loads(row["metadata"]),
         created_at=row["created_at"],
         started_at=row["started_at"],
