@@ -21,7 +21,7 @@ from service.problems import ConflictError, IdempotencyError, NotFoundError, Que
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a client asks for. `key` is its Idempotency-Key; `body_sha256` tells the same request from another, whatever their `priority`."""
+    """What a client asks for. `key` is its Idempotency-Key; `body_sha256` tells one request from another, at any `priority`."""
 
     kind: str
     name: str
