@@ -188,6 +188,18 @@ class LeaseStore:
         with reading(self._engine) as connection:
             return connection.execute(query).scalar_one()
 
+    def silence(self) -> float | None:
+        """Seconds since any runner was heard of; None where there is none that has not said goodbye."""
+        with reading(self._engine) as connection:
+            age = connection.execute(select(now() - func.max(runners.c.seen_at))).scalar()
+        return None if age is None else max(0.0, age)
+
+    def claim_age(self) -> float:
+        """Seconds since the first of the jobs that runners hold was begun; 0 where they hold none."""
+        query = select(now() - func.min(jobs.c.started_at)).where(jobs.c.state.in_(OWNED))
+        with reading(self._engine) as connection:
+            return max(0.0, connection.execute(query).scalar() or 0.0)
+
     def _move(self, connection: Connection, lease: Lease, event: Event, values: Mapping[str, Any]) -> Job:
         """Apply `event` under the lease, with the columns it brings along, and write it to the event log."""
         changes: dict[str, Any] = moved(event) | {"owner": None, "lease_expires_at": None, **values}

@@ -177,8 +177,9 @@ class JobStore:
         return {state: found.get(state, 0) for state in State}
 
     def longest_wait(self) -> float:
-        """Seconds the oldest queued job has waited."""
-        query = select(now() - func.min(jobs.c.created_at)).where(jobs.c.state == State.QUEUED)
+        """Seconds that the job which could be claimed for the longest has waited; pauses before another try do not count."""
+        since = case((jobs.c.not_before > jobs.c.created_at, jobs.c.not_before), else_=jobs.c.created_at)
+        query = select(now() - func.min(since)).where(jobs.c.state == State.QUEUED, jobs.c.not_before <= now())
         with reading(self._engine) as connection:
             return max(0.0, connection.execute(query).scalar() or 0.0)
 
