@@ -36,8 +36,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Work until SIGTERM or Ctrl-C."""
-    configure_logs()
     settings = Settings.from_environment(os.environ, data_dir=arguments.data_dir)
+    configure_logs(settings.log)
     stopping = threading.Event()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
