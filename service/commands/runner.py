@@ -113,8 +113,9 @@ def _run_jobs(settings: Settings, stopping: threading.Event) -> None:
     from service.engine.executor import InlineExecutor, RayExecutor
     from service.jobs.catalog import Catalog
     from service.jobs.database import open_database
+    from service.jobs.hints import Hints
     from service.jobs.leases import LeaseStore
-    from service.jobs.runner import Parts, Runner
+    from service.jobs.runner import IDLE_SECONDS, LISTENING_SECONDS, Parts, Runner
     from service.storage.objects import Objects
     from service.storage.probe import check_store
 
@@ -138,9 +139,10 @@ def _run_jobs(settings: Settings, stopping: threading.Event) -> None:
             objects=objects,
             executor=ray or InlineExecutor(),
         )
-        runner = Runner(parts, stopping=stopping)
-        log.info("ready id=%s workers=%d", runner.id, settings.workers)
-        runner.run()
+        with Hints(engine, idle_seconds=IDLE_SECONDS, listening_seconds=LISTENING_SECONDS) as hints:
+            runner = Runner(parts, stopping=stopping, hints=hints)
+            log.info("ready id=%s workers=%d", runner.id, settings.workers)
+            runner.run()
     finally:
         # This thread waits in Ray no longer, so shutting down cannot abort the process.
         if ray is not None:

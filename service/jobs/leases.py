@@ -19,6 +19,7 @@ from packing.dataset.errors import LongweaveError
 from service.jobs import eventlog
 from service.jobs.catalog import DatasetEntry, insert_dataset
 from service.jobs.database import jobs, now, reading, runners
+from service.jobs.hints import give_hint
 from service.jobs.job import OWNED, Event, Job, Lease, Progress, State, sources, transition
 from service.jobs.store import job_of, moved
 
@@ -163,6 +164,7 @@ class LeaseStore:
     def release(self, lease: Lease) -> Job:
         """Hand the job back because the runner stops; that costs no attempt. Raises LeaseLostError."""
         with self._engine.begin() as connection:
+            give_hint(connection)
             return self._move(connection, lease, Event.RELEASE, {"attempt": jobs.c.attempt - 1, "eta_seconds": None})
 
     def stop(self, lease: Lease) -> Job:

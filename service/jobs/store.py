@@ -15,6 +15,7 @@ from service.access import HOUSE, Caller
 from service.jobs import eventlog
 from service.jobs.catalog import mine
 from service.jobs.database import events, idempotency_keys, jobs, new_id, now, reading
+from service.jobs.hints import give_hint
 from service.jobs.job import ENDED, Event, Job, Progress, State, sources
 from service.problems import ConflictError, IdempotencyError, NotFoundError, QueueFullError
 
@@ -97,6 +98,7 @@ class JobStore:
                     )
                 )
             eventlog.append(connection, job_id, type="state", message="queued", data={"state": State.QUEUED})
+            give_hint(connection)
             return job, False
 
     def get(self, job_id: str) -> Job:
