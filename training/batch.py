@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from packing.dataset.errors import DatasetError
+from training.errors import TrainingError
 from training.stream import IGNORED, DataState, Row
 
 
@@ -53,6 +54,26 @@ class StepData:
 
     batches: tuple[Batch, ...]
     state: DataState
+
+
+def share(data: StepData, rank: int, world: int) -> StepData:
+    """The packed rows of a step that rank `rank` of `world` data-parallel ranks trains on: every `world`-th from its
+    own on, with the state of the whole step.
+
+    A pure function of the step, which is planned before it is shared: whatever divides a step's packed rows trains on
+    the same rows in the same steps. Raises TrainingError where `world` does not divide them.
+    """
+    if not 0 <= rank < world:
+        message = f"there is no rank {rank} among {world}"
+        raise ValueError(message)
+    count = len(data.batches)
+    if count % world:
+        message = (
+            f"a step's {count} packed rows cannot be shared evenly by {world} ranks: set batch.tokens_per_step to "
+            f"batch.row_tokens times a multiple of {world}"
+        )
+        raise TrainingError(message, param="/batch/tokens_per_step")
+    return StepData(batches=data.batches[rank::world], state=data.state)
 
 
 def lay_out(rows: Sequence[Row]) -> Batch:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from packing.dataset.errors import DatasetError
 from tests.training.conftest import token_rows
-from training.batch import Batch, StepData, lay_out, packed_rows, steps
+from training.batch import Batch, StepData, lay_out, packed_rows, share, steps
+from training.errors import TrainingError
 from training.stream import DataState, Row
 
 LONGEST = 24 * 3
@@ -114,3 +115,28 @@ def test_a_step_is_a_whole_number_of_packed_rows():
     found: list[StepData] = list(steps(with_states(rows), row_tokens=LONGEST, tokens_per_step=3 * LONGEST))
     assert len(found) > 5
     assert {len(step.batches) for step in found} == {3}
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(world=st.integers(1, 6), times=st.integers(1, 3), seed=st.integers(0, 100))
+def test_ranks_share_a_step_without_loss_or_repeat(world: int, times: int, seed: int):
+    """Every world size that divides a step trains on the same packed rows, each on one rank alone, evenly."""
+    count = world * times
+    data = next(steps(with_states(made(count * 4, seed) * 3), row_tokens=LONGEST, tokens_per_step=count * LONGEST))
+    shares = [share(data, rank, world) for rank in range(world)]
+    assert {len(part.batches) for part in shares} == {times}
+    assert {part.state for part in shares} == {data.state}
+    together = sorted(id(batch) for part in shares for batch in part.batches)
+    assert together == sorted(id(batch) for batch in data.batches)
+    assert share(data, 0, 1) == data
+    assert [id(batch) for batch in share(data, world - 1, world).batches] == [
+        id(batch) for number, batch in enumerate(data.batches) if number % world == world - 1
+    ]
+
+
+def test_a_world_that_does_not_divide_a_step_is_refused():
+    data = next(steps(with_states(made(40, 7)), row_tokens=LONGEST, tokens_per_step=3 * LONGEST))
+    with pytest.raises(TrainingError, match="3 packed rows cannot be shared evenly by 2 ranks"):
+        share(data, 0, 2)
+    with pytest.raises(ValueError, match="no rank 3 among 3"):
+        share(data, 3, 3)
