@@ -38,7 +38,7 @@ for _ in range(rounds):
 
 
 def lengths_of(samples: int, longest: int) -> NDArray[np.int64]:
-    """Lengths as instruction data has them: log-normal, a mean of about 840 tokens, none above `longest`."""
+    """Lengths as instruction data has them: log-normal, a mean of 800 to 860 tokens, none above `longest`."""
     drawn = np.random.default_rng(0).lognormal(MEAN_LOG, SPREAD, samples)
     return np.clip(drawn, 16, longest).astype(np.int64)
 
