@@ -34,10 +34,10 @@ $(AXOLOTL): $(INSTALLED)
 		axolotl==0.19.0 addict==2.4.0 numba==0.68.1 llvmlite==0.50.0
 	touch $@
 
-# Beside the peers, on one core each; a few minutes, best on a machine that does nothing else.
+# Beside the peers, on one core each; a few minutes, best on a machine that does nothing else. ROWS="cip needle" runs only these.
 bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench $(ROWS)
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py $(if $(ONCE),--once)
