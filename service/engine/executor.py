@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from packing.dataset.errors import LongweaveError
+from service.engine.poison import TRIES
 from service.engine.shard_task import run_task
 
 POLL_SECONDS = 0.2
@@ -25,10 +26,6 @@ RAY_ENVIRONMENT = {
 }
 OBJECT_STORE_BYTES = 100 * 1024 * 1024
 """Tasks hand over some JSON, never data: Ray's object store stays near its least size."""
-
-
-TRIES = 3
-"""Times a task is tried whose worker dies."""
 
 
 class WorkerLostError(LongweaveError):

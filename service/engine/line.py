@@ -6,9 +6,8 @@ absent, last; with it the dataset exists, without it nothing does.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -17,9 +16,9 @@ from packing.dataset.errors import CommitConflictError, FieldProblem, LongweaveE
 from packing.dataset.manifest import Manifest
 from packing.plan import Inputs, Plan, Tally
 from packing.spec import CommonSpec
-from service.engine import poison
 from service.engine.describe import Assembly, describe, fingerprint
-from service.engine.executor import Executor, WorkerLostError
+from service.engine.dispatch import results
+from service.engine.executor import Executor
 from service.engine.inputs import StoreInputs, sources_json
 from service.engine.shard_task import (
     Receipt,
@@ -217,29 +216,6 @@ def _committed(assembly: Assembly, print_: str) -> Manifest | None:
     return manifest
 
 
-def _results(
-    assembly: Assembly, executor: Executor, tasks: Mapping[str, bytes], watch: Watch
-) -> Iterator[dict[str, Any]]:
-    """The results of tasks, known by the paths of their receipts; those that were in flight when all died run first and alone.
-
-    Raises TaskError for what a task reports, ShardPoisonedError for one that kills its workers.
-    """
-    objects, work = assembly.objects, assembly.work
-    suspects = [path for path in poison.unfinished(objects, work) if path in tasks]
-    rounds = [[tasks[path]] for path in suspects] + [[data for path, data in tasks.items() if path not in suspects]]
-    try:
-        for payloads in rounds:
-            for data in executor.run(payloads, watch.check):
-                result = json.loads(data)
-                if "error" in result:
-                    raise TaskError(**result["error"])
-                yield result
-    except WorkerLostError as error:
-        receipt = next(path for path, data in tasks.items() if data == error.payload)
-        mark = poison.read_mark(objects, poison.mark_path(work, receipt))
-        raise (mark.error() if mark is not None else error) from error
-
-
 def _survey(assembly: Assembly, inputs: Inputs, executor: Executor, watch: Watch) -> tuple[list[pa.Table], Tally]:
     """The survey of every piece, in order, and all that they counted."""
     tally = Tally()
@@ -248,7 +224,7 @@ def _survey(assembly: Assembly, inputs: Inputs, executor: Executor, watch: Watch
     objects, work = assembly.objects, assembly.work
     paths = {number: survey_path(work, number) for number in range(len(inputs.pieces))}
     tasks = {path: survey_payload(objects.url, work, n) for n, path in paths.items() if objects.size(path) is None}
-    for _ in _results(assembly, executor, tasks, watch):
+    for _ in results(objects, work, executor, tasks, watch.check):
         pass
     tables: list[pa.Table] = []
     for number in paths:
@@ -274,7 +250,7 @@ def _build(assembly: Assembly, plan: Plan, executor: Executor, watch: Watch, res
             write_table(objects, plan_path(work, shard.index), shard.table)
         tasks[receipt_path(work, shard.index)] = build_payload(objects.url, work, shard)
     crash_point("plan_written")
-    for result in _results(assembly, executor, tasks, watch):
+    for result in results(objects, work, executor, tasks, watch.check):
         receipt = Receipt(**result["receipt"])
         receipts[receipt.index] = receipt
         watch.built(receipt, found=False)

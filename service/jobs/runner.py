@@ -28,7 +28,6 @@ from service import kinds
 from service.engine import poison
 from service.engine.executor import Executor
 from service.engine.line import build_dataset
-from service.engine.tokenizers import find_tokenizer
 from service.faults import crash_point
 from service.jobs import failures
 from service.jobs.catalog import Catalog, DatasetEntry
@@ -37,7 +36,7 @@ from service.jobs.job import Job, Lease, State
 from service.jobs.leases import Claim, LeaseLostError, LeaseStore
 from service.jobs.watch import CancelAskedError, Hold, JobWatch, StopAskedError
 from service.library import folder_of
-from service.resolve import resolve_sources
+from service.resolve import resolve_sources, resolve_tokenizer
 from service.settings import Settings
 from service.storage.collect import Scope, collect
 from service.storage.objects import Objects
@@ -135,13 +134,14 @@ class Runner:
             stopping=self._stopping,
         )
         watch = JobWatch(self._store, claim.lease, hold, self._stopping)
-        with hold:
-            try:
+        try:
+            with hold:
                 return self._ended(claim, lambda: self._build_job(claim, watch))
-            except LeaseLostError:
-                if hold.let_go is None:
-                    raise
-                job = hold.let_go
+        except LeaseLostError:
+            # Asked only here, when the heartbeat's thread has ended: it may have been about to say so.
+            if hold.let_go is None:
+                raise
+            job = hold.let_go
         # The job was ended without its build, which has come to its end only now.
         if job.state.ended:
             self._clear(job)
@@ -167,7 +167,9 @@ class Runner:
             spec=spec,
             # Whether these are the owner's to use was decided when the job was taken.
             sources=resolve_sources(spec, parts.catalog, parts.objects),
-            tokenizer=find_tokenizer(spec.tokenizer, registered=parts.settings.registered_tokenizers()),
+            tokenizer=resolve_tokenizer(
+                spec.tokenizer, owner=job.key_id, settings=parts.settings, catalog=parts.catalog, objects=parts.objects
+            ),
             objects=parts.objects,
             work=work_folder(job),
             target=folder_of(job.target),
