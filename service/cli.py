@@ -31,6 +31,7 @@ COMMANDS = {
     "upload": ("service.commands.upload", "upload a source file"),
     "download": ("service.commands.download", "download a dataset"),
     "keys": ("service.commands.keys", "create, list and revoke API keys"),
+    "collect": ("service.commands.collect", "find or remove what killed jobs and uploads left behind"),
     "tokenizers": ("service.commands.tokenizers", "add, list and remove tokenizers"),
     "verify": ("service.commands.verify", "check a dataset: manifest, checksums, invariants of every row"),
     "export": ("service.commands.export", "write needle probes or conversations in the peers' formats"),

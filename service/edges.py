@@ -24,6 +24,7 @@ from service.problems import (
     MEDIA_TYPE,
     ForeignHostError,
     ForeignOriginError,
+    InsufficientStorageError,
     MalformedError,
     ServiceError,
     UnavailableError,
@@ -32,6 +33,7 @@ from service.problems import (
     status_of,
 )
 from service.storage.objects import StoreAwayError
+from service.storage.space import out_of_space
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 CODES = {400: "malformed_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
@@ -82,8 +84,10 @@ def harden(send: Send) -> Send:
     return send_hardened
 
 
-def unexpected() -> Response:
+def unexpected(error: Exception) -> Response:
     """The response for an error that nobody thought of: it tells nothing."""
+    if full := _on_full(error):
+        return full
     return _problem_response(500, "internal_error", "an unexpected error; the service's log has more")
 
 
@@ -108,9 +112,26 @@ def _on_data(_request: Request, _error: Exception) -> Response:
     return respond(MalformedError("a text in the request holds a character that no database keeps, such as NUL"))
 
 
+def _on_full(error: Exception) -> Response | None:
+    """The answer where the error is a full disk, in whatever words."""
+    if not out_of_space(error):
+        return None
+    log.error("no space left error=%s", type(error).__name__)
+    return respond(InsufficientStorageError("there is no space left for this: try again once some has been freed"))
+
+
 def _on_objects(_request: Request, error: Exception) -> Response:
+    if full := _on_full(error):
+        return full
     log.error("object store error=%s", type(error).__name__)
     return respond(UnavailableError("the object store cannot be reached just now"))
+
+
+def _on_database(_request: Request, error: Exception) -> Response:
+    if full := _on_full(error):
+        return full
+    log.error("database error=%s", type(error).__name__)
+    return respond(UnavailableError("the database cannot be reached just now"))
 
 
 def install_error_handlers(app: FastAPI, allowed: Sequence[tuple[re.Pattern[str], frozenset[str]]]) -> None:
@@ -146,15 +167,11 @@ def install_error_handlers(app: FastAPI, allowed: Sequence[tuple[re.Pattern[str]
             detail = "there is nothing at this address"
         return _problem_response(error.status_code, CODES.get(error.status_code, "error"), detail, headers=headers)
 
-    def on_database(_request: Request, error: Exception) -> Response:
-        log.error("database error=%s", type(error).__name__)
-        return respond(UnavailableError("the database cannot be reached just now"))
-
     app.add_exception_handler(LongweaveError, on_house)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(DataError, _on_data)
-    app.add_exception_handler(SQLAlchemyError, on_database)
+    app.add_exception_handler(SQLAlchemyError, _on_database)
     app.add_exception_handler(StoreAwayError, _on_objects)
 
 

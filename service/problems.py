@@ -17,7 +17,8 @@ LongweaveError
     ├── ForeignOriginError     403  a web page of somewhere else
     ├── QueueFullError         429
     ├── BusyError              429
-    └── UnavailableError       503  a part of the service cannot be reached
+    ├── UnavailableError       503  a part of the service cannot be reached
+    └── InsufficientStorageError  507  a disk, a quota or the database is full
 """
 
 from __future__ import annotations
@@ -159,6 +160,14 @@ class UnavailableError(ServiceError):
     code = "unavailable"
     status = 503
     headers = {"Retry-After": "5"}  # noqa: RUF012
+
+
+class InsufficientStorageError(ServiceError):
+    """A disk, a quota or the database is full."""
+
+    code = "insufficient_storage"
+    status = 507
+    headers = {"Retry-After": "60"}  # noqa: RUF012
 
 
 def status_of(error: LongweaveError) -> int:

@@ -52,7 +52,7 @@ class Requests:
             log.exception("unexpected error=%s", type(error).__name__)
             if answer.status:
                 raise
-            await unexpected()(scope, receive, harden(send_named))
+            await unexpected(error)(scope, receive, harden(send_named))
         finally:
             self._note(scope, answer)
             REQUEST.reset(token)

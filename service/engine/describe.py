@@ -18,12 +18,14 @@ from packing.plan import Kind, Plan, Tally
 from packing.spec import CommonSpec
 from service.engine.shard_task import Receipt
 from service.engine.tokenizers import TokenizerRecord
+from service.faults import crash_point
 from service.kinds import sources_of
 from service.storage.objects import Objects
 from service.storage.source_record import SourceRecord
 
 DESCRIPTIVE = ("name", "metadata")
 """Fields of a spec that change no row."""
+DOCUMENT_POINTS = {"statistics.json": "statistics_put", "README.md": "card_put"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +119,7 @@ def describe(assembly: Assembly, plan: Plan, receipts: Sequence[Receipt], tally:
         texts[f"charts/{name}.vl.json"] = json.dumps(chart, indent=1, sort_keys=True).encode() + b"\n"
     for name, data in texts.items():
         assembly.objects.write(assembly.place(name), data)
+        crash_point(DOCUMENT_POINTS.get(name, "chart_put"))
     return Manifest(
         kind=assembly.spec.kind,
         name=assembly.spec.name,

@@ -8,12 +8,14 @@ import os
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from packing.dataset.errors import LongweaveError
 from service.engine.cluster import NODE_ENVIRONMENT, OBJECT_STORE_BYTES, authenticate, check_tokens, parse_address
+from service.engine.poison import TRIES
 from service.engine.shard_task import run_task
 
 POLL_SECONDS = 0.2
@@ -24,9 +26,13 @@ RAY_ENVIRONMENT = NODE_ENVIRONMENT | {
 
 
 class WorkerLostError(LongweaveError):
-    """A worker died under a task more often than Ray retries it."""
+    """A worker died under the same task `TRIES` times; `payload` is the task."""
 
     code = "worker_lost"
+
+    def __init__(self, payload: bytes) -> None:
+        super().__init__(f"a worker died {TRIES} times under the same task ({payload.decode()[:200]})")
+        self.payload = payload
 
 
 class Executor(Protocol):
@@ -104,7 +110,8 @@ class RayExecutor:
             host, port = parse_address(self._address)
             where = f"{socket.gethostbyname(host)}:{port}"
             ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
-        self._task = ray.remote(run_task).options(num_cpus=1, max_retries=2)
+        # Retries are ours to make: Ray's would run a task that kills its worker beside others each time.
+        self._task = ray.remote(run_task).options(num_cpus=1, max_retries=0)
 
     def _shut_down(self) -> None:
         import ray
@@ -140,27 +147,52 @@ class RayExecutor:
         return self._counted
 
     def run(self, payloads: Sequence[bytes], check: Callable[[], None]) -> Iterator[bytes]:
-        """Yield results as tasks end. Twice as many tasks as workers are in flight; what is left when we stop is cancelled."""
-        import ray
-        from ray.exceptions import OutOfMemoryError, WorkerCrashedError
+        """Yield results as tasks end. Twice as many tasks as workers are in flight; what is left when we stop is cancelled.
 
-        waiting = list(reversed(payloads))
+        A task whose worker dies is tried three times, the last time with nothing beside it: one that only died with its neighbours
+        lives then. Raises WorkerLostError for one that does not.
+        """
+        import ray
+
+        tries: Counter[bytes] = Counter()
+        waiting, suspects = list(reversed(payloads)), list[bytes]()
         flying: dict[Any, bytes] = {}
         try:
-            while waiting or flying:
+            while waiting or suspects or flying:
                 check()
-                while waiting and len(flying) < 2 * self._cpus():
-                    payload = waiting.pop()
-                    flying[self._task.remote(payload)] = payload
+                self._launch(waiting, suspects, flying)
                 done, _ = ray.wait(list(flying), num_returns=1, timeout=POLL_SECONDS)
                 for reference in done:
                     payload = flying.pop(reference)
-                    try:
-                        result: bytes = ray.get(reference)
-                    except (WorkerCrashedError, OutOfMemoryError) as error:
-                        message = f"a worker died three times under the same task ({payload.decode()[:200]})"
-                        raise WorkerLostError(message) from error
-                    yield result
+                    result = _result_of(reference)
+                    if result is not None:
+                        yield result
+                        continue
+                    tries[payload] += 1
+                    if tries[payload] >= TRIES:
+                        raise WorkerLostError(payload)
+                    (suspects if tries[payload] == TRIES - 1 else waiting).append(payload)
         finally:
             for reference in flying:
                 ray.cancel(reference, force=True)
+
+    def _launch(self, waiting: list[bytes], suspects: list[bytes], flying: dict[Any, bytes]) -> None:
+        """Put tasks into flight: those that wait, and when these have landed one suspect at a time."""
+        while waiting and len(flying) < 2 * self._cpus():
+            payload = waiting.pop()
+            flying[self._task.remote(payload)] = payload
+        if suspects and not flying:
+            payload = suspects.pop()
+            flying[self._task.remote(payload)] = payload
+
+
+def _result_of(reference: Any) -> bytes | None:
+    """A task's result; None where its worker or node died under it. Raises what the task raised, and what Ray itself meets."""
+    import ray
+    from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, WorkerCrashedError
+
+    try:
+        result: bytes = ray.get(reference)
+    except (WorkerCrashedError, OutOfMemoryError, NodeDiedError, ObjectLostError):
+        return None
+    return result

@@ -6,9 +6,8 @@ absent, last; with it the dataset exists, without it nothing does.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -18,6 +17,7 @@ from packing.dataset.manifest import Manifest
 from packing.plan import Inputs, Plan, Tally
 from packing.spec import CommonSpec
 from service.engine.describe import Assembly, describe, fingerprint
+from service.engine.dispatch import results
 from service.engine.executor import Executor
 from service.engine.inputs import StoreInputs, sources_json
 from service.engine.shard_task import (
@@ -33,10 +33,17 @@ from service.engine.shard_task import (
     write_table,
 )
 from service.engine.tokenizers import TokenizerRecord
+from service.faults import crash_point
 from service.kinds import KINDS, parts_of
 from service.storage.datasets import dataset_source
 from service.storage.objects import Objects
 from service.storage.source_record import SourceRecord
+from service.storage.space import require_room
+
+TOKEN_BYTES = 4
+"""What a token takes on the disk before anything of the dataset is built: an id of four bytes, its neighbours compressed away."""
+ROOM_SHARDS = 16
+"""Room is looked for again after so many shards, by the size of those that are built."""
 
 
 class Watch(Protocol):
@@ -78,11 +85,13 @@ def build_dataset(
     target: str,
     executor: Executor,
     watch: Watch,
+    reserve: int = 0,
 ) -> Manifest:
     """Build and commit one dataset below `target`, reusing what an earlier attempt left below `work`.
 
-    Raises LongweaveError for what no retry can mend (a bad row, a spec that finds nothing to do), what `watch.check` raises, and
-    whatever else the machine throws, which a retry may mend.
+    Raises LongweaveError for what no retry can mend (a bad row, a spec that finds nothing to do), InsufficientStorageError where the
+    disk of a local store would keep less than `reserve` bytes free, what `watch.check` raises, and whatever else the machine throws,
+    which a retry may mend.
     """
     print_ = fingerprint(spec, sources, tokenizer)
     assembly = Assembly(
@@ -98,20 +107,29 @@ def build_dataset(
     if standing is not None:
         return standing
     check_tokens(spec, sources, tokenizer)
-    own = {pointer: sources[pointer] for pointer in spec.sources()} | _build_parts(assembly, executor, watch)
+    require_room(objects.folder, _expected_bytes(spec, sources), reserve=reserve)
+    own = {pointer: sources[pointer] for pointer in spec.sources()} | _build_parts(assembly, executor, watch, reserve)
     objects.write(f"{assembly.work}/header.json", header(spec, sources_json(own), tokenizer, target))
+    crash_point("header_written")
     inputs = StoreInputs(objects, own, tokenizer, work=assembly.work)
     surveys, tally = _survey(assembly, inputs, executor, watch)
     plan = assembly.kind.plan(spec, inputs, surveys)
     for name, by in plan.counts.items():
         tally.count(name, by)
     watch.planned(len(plan.shards))
-    receipts = _build(assembly, plan, executor, watch)
+    receipts = _build(assembly, plan, executor, watch, reserve)
     for receipt in receipts:
         tally.merge(Tally.from_json(receipt.tally))
     manifest = describe(assembly, plan, receipts, tally, print_)
+    watch.check()
     _commit(assembly, manifest)
     return manifest
+
+
+def _expected_bytes(spec: CommonSpec, sources: Mapping[str, SourceRecord]) -> float:
+    """About what the dataset will take, before anything is known of it: by the tokens the spec asks for, else by its sources' size."""
+    tokens = spec.expected_tokens()
+    return tokens * TOKEN_BYTES if tokens else sum(record.bytes for record in sources.values())
 
 
 def check_tokens(spec: CommonSpec, sources: Mapping[str, SourceRecord], tokenizer: TokenizerRecord) -> None:
@@ -147,7 +165,7 @@ class _Beside:
         self._watch.check()
 
 
-def _build_parts(assembly: Assembly, executor: Executor, watch: Watch) -> dict[str, SourceRecord]:
+def _build_parts(assembly: Assembly, executor: Executor, watch: Watch, reserve: int) -> dict[str, SourceRecord]:
     """Build the datasets that the spec has as parts, below the work of this one, and hand them over as its sources."""
     found: dict[str, SourceRecord] = {}
     for number, (pointer, part) in enumerate(parts_of(assembly.spec).items()):
@@ -168,6 +186,7 @@ def _build_parts(assembly: Assembly, executor: Executor, watch: Watch) -> dict[s
                 target=target,
                 executor=executor,
                 watch=_Beside(watch),
+                reserve=reserve,
             )
         except LongweaveError as error:
             message = f"the part at {pointer}: {error.message}"
@@ -197,47 +216,47 @@ def _committed(assembly: Assembly, print_: str) -> Manifest | None:
     return manifest
 
 
-def _results(executor: Executor, payloads: Sequence[bytes], watch: Watch) -> Iterator[dict[str, Any]]:
-    for data in executor.run(payloads, watch.check):
-        result = json.loads(data)
-        if "error" in result:
-            raise TaskError(**result["error"])
-        yield result
-
-
 def _survey(assembly: Assembly, inputs: Inputs, executor: Executor, watch: Watch) -> tuple[list[pa.Table], Tally]:
     """The survey of every piece, in order, and all that they counted."""
     tally = Tally()
     if not assembly.kind.needs_survey(assembly.spec):
         return [], tally
-    numbers = range(len(inputs.pieces))
-    missing = [n for n in numbers if assembly.objects.size(survey_path(assembly.work, n)) is None]
-    for _ in _results(executor, [survey_payload(assembly.objects.url, assembly.work, n) for n in missing], watch):
+    objects, work = assembly.objects, assembly.work
+    paths = {number: survey_path(work, number) for number in range(len(inputs.pieces))}
+    tasks = {path: survey_payload(objects.url, work, n) for n, path in paths.items() if objects.size(path) is None}
+    for _ in results(objects, work, executor, tasks, watch.check):
         pass
     tables: list[pa.Table] = []
-    for number in numbers:
-        table, counted = read_survey(assembly.objects, assembly.work, number)
+    for number in paths:
+        watch.check()
+        table, counted = read_survey(objects, work, number)
         tables.append(table)
         tally.merge(counted)
     return tables, tally
 
 
-def _build(assembly: Assembly, plan: Plan, executor: Executor, watch: Watch) -> list[Receipt]:
+def _build(assembly: Assembly, plan: Plan, executor: Executor, watch: Watch, reserve: int) -> list[Receipt]:
+    objects, work = assembly.objects, assembly.work
     receipts: dict[int, Receipt] = {}
+    tasks: dict[str, bytes] = {}
     for shard in plan.shards:
+        watch.check()
         receipt = _found(assembly, shard.index)
         if receipt is not None:
             receipts[shard.index] = receipt
             watch.built(receipt, found=True)
-    missing = [shard for shard in plan.shards if shard.index not in receipts]
-    for shard in missing:
+            continue
         if shard.table is not None:
-            write_table(assembly.objects, plan_path(assembly.work, shard.index), shard.table)
-    payloads = [build_payload(assembly.objects.url, assembly.work, shard) for shard in missing]
-    for result in _results(executor, payloads, watch):
+            write_table(objects, plan_path(work, shard.index), shard.table)
+        tasks[receipt_path(work, shard.index)] = build_payload(objects.url, work, shard)
+    crash_point("plan_written")
+    for result in results(objects, work, executor, tasks, watch.check):
         receipt = Receipt(**result["receipt"])
         receipts[receipt.index] = receipt
         watch.built(receipt, found=False)
+        if len(receipts) % ROOM_SHARDS == 0:
+            mean = sum(receipt.bytes for receipt in receipts.values()) / len(receipts)
+            require_room(objects.folder, mean * (len(plan.shards) - len(receipts)), reserve=reserve)
     watch.check()
     return [receipts[shard.index] for shard in plan.shards]
 
@@ -255,6 +274,8 @@ def _commit(assembly: Assembly, manifest: Manifest) -> None:
     """Create the manifest if absent; somebody else's equal one is as good as ours."""
     path = assembly.place(manifests.NAME)
     data = manifest.to_bytes()
+    crash_point("before_manifest")
     if not assembly.objects.create(path, data) and assembly.objects.read(path) != data:
         message = f"another dataset was committed at {path} meanwhile"
         raise CommitConflictError(message, param=path)
+    crash_point("after_manifest")

@@ -16,8 +16,10 @@ from packing.dataset.manifest import canonical_json
 from packing.dataset.writer import write_shard
 from packing.plan import Kind, Shard, Tally
 from packing.spec import CommonSpec
+from service.engine import poison
 from service.engine.inputs import StoreInputs, kept_path
 from service.engine.tokenizers import TokenizerRecord, gave_up
+from service.faults import crash_point
 from service.kinds import KINDS, spec_of
 from service.storage.objects import Objects
 from service.storage.source_record import SourceRecord
@@ -103,7 +105,9 @@ def run_task(payload: bytes) -> bytes:
             return canonical_json({"survey": task["piece"]})
         table = read_table(objects, plan_path(task["work"], task["shard"]["index"])) if task["table"] else None
         receipt = _build(job, objects, task["work"], Shard(**task["shard"], table=table))
+        crash_point("shard_put")
         objects.write(receipt_path(task["work"], receipt.index), receipt.to_bytes())
+        crash_point("receipt_put")
         return canonical_json({"receipt": asdict(receipt)})
     except LongweaveError as error:
         return canonical_json({"error": {"code": error.code, "message": error.message, "param": error.param}})
@@ -149,20 +153,27 @@ def read_survey(objects: Objects, work: str, piece: int) -> tuple[pa.Table, Tall
 
 
 def _survey(job: Job, objects: Objects, work: str, number: int) -> None:
-    tally = Tally()
-    found = job.kind.survey(job.spec, job.inputs.pieces[number], job.inputs, tally)
+    tally, piece = Tally(), job.inputs.pieces[number]
+    poison.begin(objects, work, survey_path(work, number), what=poison.what_survey(piece, number), param=piece.field)
+    crash_point("task_begun")
+    found = job.kind.survey(job.spec, piece, job.inputs, tally)
     if found.kept is not None:
         objects.write(kept_path(work, number), found.kept.astype("<i4", copy=False).tobytes())
+    crash_point("survey_kept")
     # The table is the survey's receipt: it comes last.
     write_table(
         objects,
         survey_path(work, number),
         found.table.replace_schema_metadata({"tally": canonical_json(tally.to_json())}),
     )
+    crash_point("survey_put")
 
 
 def _build(job: Job, objects: Objects, work: str, shard: Shard) -> Receipt:
     tally = Tally()
+    what = poison.what_shard(job.spec.kind, shard)
+    poison.begin(objects, work, receipt_path(work, shard.index), what=what, param=shard.path)
+    crash_point("task_begun")
 
     def checked() -> Iterator[pa.RecordBatch]:
         for batch in job.kind.build(job.spec, shard, job.inputs, tally):

@@ -57,3 +57,11 @@ def read(connection: Connection, job_id: str, *, after: int, limit: int) -> Sequ
         )
         for row in connection.execute(query).mappings()
     ]
+
+
+def errors(connection: Connection, job_id: str) -> Sequence[Mapping[str, Any]]:
+    """The errors that a job's state changes so far have told of, oldest first."""
+    told = (events.c.type == "state", events.c.level != "info")
+    query = select(events.c.data).where(events.c.job_id == job_id, *told).order_by(events.c.id)
+    found = [json.loads(data) for data in connection.execute(query).scalars()]
+    return [data["error"] for data in found if "error" in data]

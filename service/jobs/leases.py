@@ -8,7 +8,7 @@ it gets LeaseLostError.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,12 +16,14 @@ from sqlalchemy import Connection, Engine, and_, delete, func, insert, or_, sele
 from sqlalchemy.sql.elements import ColumnElement
 
 from packing.dataset.errors import LongweaveError
+from service.faults import crash_point
 from service.jobs import eventlog
 from service.jobs.catalog import DatasetEntry, insert_dataset
-from service.jobs.database import jobs, now, reading, runners
+from service.jobs.database import datasets, jobs, now, reading, runners, uploads
 from service.jobs.hints import give_hint
-from service.jobs.job import OWNED, Event, Job, Lease, Progress, State, sources, transition
+from service.jobs.job import ENDED, OWNED, Event, Job, Lease, Progress, State, sources, transition
 from service.jobs.store import job_of, moved
+from service.storage.collect import Known
 
 RUNNER_LOST = "runner_lost"
 
@@ -82,30 +84,51 @@ class LeaseStore:
             _log_state(connection, job, f"running, attempt {job.attempt}")
             return Claim(job=job, lease=Lease(job_id=job.id, owner=owner, attempt=job.attempt))
 
-    def sweep(self) -> Sequence[Job]:
-        """End what nobody will claim again.
+    def sweep(self, told: Callable[[Job], Mapping[str, Any] | None] = lambda _job: None) -> Sequence[Job]:
+        """End what nobody will claim again: silent runners' jobs that were being cancelled, or have no attempt left.
 
-        Silent runners' jobs that were being cancelled, or have no attempt left. Returns them.
+        `told` may know better than "the runner died" what ended a job. Returns the jobs that ended here.
         """
         silent = jobs.c.lease_expires_at < now()
-        lost = {
-            "code": RUNNER_LOST,
-            "message": f"the runner died {self._attempts} times while it worked on this job",
-            "param": None,
-        }
         cancelled = update(jobs).where(jobs.c.state == State.CANCELLING, silent).values(moved(Event.EXPIRE))
-        failed = update(jobs).where(jobs.c.state == State.RUNNING, silent, jobs.c.attempt >= self._attempts)
+        spent = (jobs.c.state == State.RUNNING, silent, jobs.c.attempt >= self._attempts)
+        with reading(self._engine) as connection:
+            # What was known of a job is looked up before the transaction: it may take a while.
+            errors = {
+                job.id: told(job) for job in map(job_of, connection.execute(select(jobs).where(*spent)).mappings())
+            }
         with self._engine.begin() as connection:
-            rows = [
-                *connection.execute(cancelled.returning(jobs)).mappings(),
-                *connection.execute(
-                    failed.values(moved(Event.EXHAUST) | {"error": json.dumps(lost)}).returning(jobs)
-                ).mappings(),
-            ]
+            rows = list(connection.execute(cancelled.returning(jobs)).mappings())
+            for job_id, error in errors.items():
+                values = moved(Event.EXHAUST) | {"error": json.dumps(error or self._lost_runner())}
+                failed = update(jobs).where(jobs.c.id == job_id, *spent).values(values)
+                rows += connection.execute(failed.returning(jobs)).mappings()
             ended = [job_of(row) for row in rows]
             for job in ended:
                 _log_state(connection, job)
             return ended
+
+    def _lost_runner(self) -> dict[str, Any]:
+        message = f"the runner died {self._attempts} times while it worked on this job"
+        return {"code": RUNNER_LOST, "message": message, "param": None}
+
+    def known(self) -> Known:
+        """What garbage collection must know: jobs that have not ended, what they will make, and every dataset and upload."""
+        live = select(jobs.c.id, jobs.c.target).where(jobs.c.state.not_in(ENDED))
+        with reading(self._engine) as connection:
+            pairs = connection.execute(live).all()
+            return Known(
+                live_jobs=frozenset(row.id for row in pairs),
+                live_targets=frozenset(row.target for row in pairs),
+                datasets=frozenset(connection.execute(select(datasets.c.id)).scalars()),
+                uploads=frozenset(connection.execute(select(uploads.c.id)).scalars()),
+            )
+
+    def earlier_codes(self, job_id: str) -> Sequence[str]:
+        """The codes of the errors that the job's attempts so far have ended with, oldest first."""
+        with reading(self._engine) as connection:
+            entries = eventlog.errors(connection, job_id)
+        return [str(error["code"]) for error in entries]
 
     def heartbeat(self, lease: Lease) -> bool:
         """Renew the lease; True when somebody has asked for the job's end. Raises LeaseLostError."""
@@ -145,6 +168,7 @@ class LeaseStore:
                 eventlog.append(connection, lease.job_id, type="message", level="warn", message=warning, data={})
             job = self._move(connection, lease, Event.SUCCEED, {"eta_seconds": 0.0})
             insert_dataset(connection, dataset)
+            crash_point("dataset_entered")
             return job
 
     def fail(self, lease: Lease, error: Mapping[str, Any]) -> Job:

@@ -2,10 +2,9 @@
 
 The database is all it shares with the API.
 
-Endings: a LongweaveError is final (the same spec would meet it again); any other error is tried again after a pause
-until the attempts are used up; a cancel ends in `cancelled` with nothing left behind; when the runner is told to
-stop, the job goes back to the queue and no attempt is charged. A runner that dies says nothing: its lease runs out,
-and the next one finds the receipts of what is built.
+Endings: what an error means is failures.py's to say; a cancel ends in `cancelled` with nothing left behind; when the
+runner is told to stop, the job goes back to the queue and no attempt is charged. A runner that dies says nothing: its
+lease runs out, and the next one finds the receipts of what is built.
 """
 
 from __future__ import annotations
@@ -26,9 +25,13 @@ from packing.dataset.errors import LongweaveError
 from packing.dataset.manifest import Manifest
 from packing.spec import CommonSpec
 from service import kinds
+from service.engine import poison
 from service.engine.executor import Executor
 from service.engine.line import build_dataset
+from service.faults import crash_point
+from service.jobs import failures
 from service.jobs.catalog import Catalog, DatasetEntry
+from service.jobs.failures import FailureClass
 from service.jobs.hints import Hints
 from service.jobs.job import Job, Lease, State
 from service.jobs.leases import Claim, LeaseLostError, LeaseStore
@@ -36,13 +39,15 @@ from service.jobs.watch import CancelAskedError, Hold, JobWatch, StopAskedError
 from service.library import folder_of
 from service.resolve import resolve_sources, resolve_tokenizer
 from service.settings import Settings
+from service.storage.collect import Scope, collect
 from service.storage.objects import Objects
 
 IDLE_SECONDS = 0.25
 LISTENING_SECONDS = 2.0
 """Between two questions for a job where the database gives hints: retries and silent runners' jobs come without one."""
 AWAY_SECONDS = 2.0
-LONGEST_PAUSE = 300.0
+COLLECT_SECONDS = 3600.0
+"""What is left over is looked for this often."""
 
 log = logging.getLogger("longweave.runner")
 
@@ -79,6 +84,7 @@ class Runner:
         self._build = build
         self._hints = hints
         self._claims = 0
+        self._collected = -math.inf
         self.id = f"runner_{secrets.token_hex(6)}"
 
     def run(self) -> None:
@@ -107,11 +113,13 @@ class Runner:
             self._hints.wait(self._stopping)
 
     def tend(self) -> None:
-        """Say that we are alive, and end what runners that are not have left to be ended."""
+        """Say that we are alive, end what runners that are not have left to be ended, and now and then remove what is left over."""
         self._store.seen(self.id)
-        for job in self._store.sweep():
+        for job in self._store.sweep(self._poison_in):
             log.warning("job=%s %s, its runner is silent", job.id, job.state)
             self._clear(job)
+        if time.monotonic() - self._collected >= COLLECT_SECONDS:
+            self._collect()
 
     def run_once(self) -> bool:
         """Claim and work on one job; False where there is none."""
@@ -120,6 +128,7 @@ class Runner:
         if claim is None:
             return False
         log.info("job=%s attempt=%d claimed kind=%s", claim.job.id, claim.job.attempt, claim.job.kind)
+        crash_point("claimed")
         try:
             ended = self._work(claim)
         except LeaseLostError:
@@ -137,21 +146,34 @@ class Runner:
             runner_id=self.id,
             every=settings.heartbeat_seconds,
             lease_seconds=settings.lease_seconds,
+            stopping=self._stopping,
         )
-        with hold:
-            try:
-                manifest = self._build_job(claim, JobWatch(self._store, claim.lease, hold, self._stopping))
-            except CancelAskedError:
-                return self._stopped(claim)
-            except StopAskedError:
-                return self._released(claim)
-            except LeaseLostError:
+        watch = JobWatch(self._store, claim.lease, hold, self._stopping)
+        try:
+            with hold:
+                return self._ended(claim, lambda: self._build_job(claim, watch))
+        except LeaseLostError:
+            # Asked only here, when the heartbeat's thread has ended: it may have been about to say so.
+            if hold.let_go is None:
                 raise
-            except LongweaveError as error:
-                return self._failed(claim, {"code": error.code, "message": error.message, "param": error.param})
-            except Exception as error:
-                return self._stumbled(claim, error)
-            return self._succeeded(claim, manifest)
+            job = hold.let_go
+        # The job was ended without its build, which has come to its end only now.
+        if job.state.ended:
+            self._clear(job)
+        return job
+
+    def _ended(self, claim: Claim, build: Callable[[], Manifest]) -> Job:
+        try:
+            manifest = build()
+        except CancelAskedError:
+            return self._stopped(claim)
+        except StopAskedError:
+            return self._released(claim)
+        except LeaseLostError:
+            raise
+        except Exception as error:
+            return self._stumbled(claim, error)
+        return self._succeeded(claim, manifest)
 
     def _build_job(self, claim: Claim, watch: JobWatch) -> Manifest:
         parts, job = self._parts, claim.job
@@ -168,6 +190,7 @@ class Runner:
             target=folder_of(job.target),
             executor=parts.executor,
             watch=watch,
+            reserve=parts.settings.free_bytes,
         )
 
     def _succeeded(self, claim: Claim, manifest: Manifest) -> Job:
@@ -177,7 +200,9 @@ class Runner:
             # Either the lease is lost, and this raises it again, or a cancel came before the dataset was entered: the
             # cancel wins.
             return self._stopped(claim)
+        crash_point("succeeded")
         self._clear(job)
+        crash_point("cleared")
         return job
 
     def _stopped(self, claim: Claim) -> Job:
@@ -186,33 +211,69 @@ class Runner:
         return job
 
     def _released(self, claim: Claim) -> Job:
+        self._forget(claim.job)
         job = self._store.release(claim.lease)
         if job.state.ended:
             self._clear(job)
         return job
 
-    def _failed(self, claim: Claim, error: Mapping[str, Any]) -> Job:
-        job = self._store.fail(claim.lease, error)
-        self._clear(job)
-        return job
-
     def _stumbled(self, claim: Claim, error: Exception) -> Job:
-        """After an unexpected error: again later, or failed with the last attempt."""
-        log.error("job=%s unexpected error", claim.job.id, exc_info=error)
-        settings, attempt = self._parts.settings, claim.job.attempt
-        told = {"code": "internal_error", "message": f"an unexpected error, {_sentence(error)}", "param": None}
-        if attempt >= settings.attempts:
-            told["message"] = f"{told['message']} (tried {attempt} times)"
-            job = self._failed(claim, told)
+        """After an error: again later, or failed, as its class says."""
+        failure, job, attempts = failures.failure_of(error), claim.job, self._parts.settings.attempts
+        if not isinstance(error, LongweaveError):
+            log.error("job=%s unexpected error", job.id, exc_info=error)
+        lost = failures.engine_lost(error)
+        if not lost:
+            self._forget(job)
+        told = failure.to_json()
+        earlier = self._store.earlier_codes(job.id) if failure.kind is FailureClass.RESOURCE else ()
+        if failures.tried_again(failure, attempt=job.attempt, attempts=attempts, earlier=earlier):
+            if failure.kind is FailureClass.RESOURCE:
+                self._make_room(job)
+            pause = failures.pause(job.id, attempt=job.attempt, first=self._parts.settings.retry_seconds)
+            after = self._store.retry(claim.lease, told, delay=pause)
         else:
-            pause = min(LONGEST_PAUSE, settings.retry_seconds * 2 ** (attempt - 1))
-            job = self._store.retry(claim.lease, told, delay=pause)
-            if job.state.ended:
-                self._clear(job)
-        if type(error).__module__.partition(".")[0] == "ray" and _cause(error) is error:
+            if failure.kind is not FailureClass.PERMANENT and job.attempt > 1:
+                told["message"] = f"{told['message']} (tried {job.attempt} times)"
+            after = self._store.fail(claim.lease, (self._poison_in(job) if lost else None) or told)
+        if after.state.ended:
+            self._clear(after)
+        if lost:
             # A Ray that is broken stays so for this process; its successor starts a new one.
-            raise EngineBrokenError(_sentence(error)) from error
-        return job
+            raise EngineBrokenError(failures.sentence(error)) from error
+        return after
+
+    def _poison_in(self, job: Job) -> Mapping[str, Any] | None:
+        """The error that names the task of the job that kills whatever runs it, where there is one."""
+        error = poison.poisoned(self._parts.objects, work_folder(job))
+        return None if error is None else {"code": error.code, "message": error.message, "param": error.param}
+
+    def _forget(self, job: Job) -> None:
+        try:
+            poison.forget(self._parts.objects, work_folder(job))
+        except Exception as error:
+            log.warning("job=%s marks not removed error=%s", job.id, failures.sentence(error))
+
+    def _make_room(self, job: Job) -> None:
+        """Remove what is left over: what killed writers of this job left unfinished, and what ended jobs left."""
+        try:
+            objects = self._parts.objects
+            objects.delete([path for path in objects.list(work_folder(job)) if "/partial/" in path])
+        except Exception as error:
+            log.warning("job=%s no room made error=%s", job.id, failures.sentence(error))
+        self._collect()
+
+    def _collect(self) -> None:
+        self._collected = time.monotonic()
+        try:
+            found = collect(
+                self._store, self._parts.objects, self._parts.settings.incoming, scope=Scope.JOBS, delete=True
+            )
+        except Exception as error:
+            log.warning("nothing collected error=%s", failures.sentence(error))
+            return
+        if found:
+            log.info("collected=%d bytes=%d", len(found), sum(item.bytes for item in found))
 
     def _clear(self, job: Job) -> None:
         """Remove what an ended job leaves; what cannot be removed now is no reason to fail."""
@@ -221,7 +282,7 @@ class Runner:
             if job.state is not State.SUCCEEDED:
                 self._parts.objects.delete_prefix(folder_of(job.target))
         except Exception as error:
-            log.warning("job=%s not cleared error=%s", job.id, _sentence(error))
+            log.warning("job=%s not cleared error=%s", job.id, failures.sentence(error))
 
     def _say_goodbye(self) -> None:
         try:
@@ -250,18 +311,6 @@ def entry_of(job: Job, manifest: Manifest) -> DatasetEntry:
         tokens=sum(file.tokens for file in manifest.files),
         bytes=sum(file.bytes for file in manifest.files),
     )
-
-
-def _cause(error: Exception) -> Exception:
-    """The error a task raised, out of the RayTaskError that Ray wraps it in (with a whole traceback for a message)."""
-    cause = getattr(error, "cause", None)
-    return cause if isinstance(cause, Exception) else error
-
-
-def _sentence(error: Exception) -> str:
-    error = _cause(error)
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
 
 __all__ = ["EngineBrokenError", "Lease", "Parts", "Runner", "entry_of", "work_folder"]

@@ -10,7 +10,7 @@ from typing import Protocol, Self
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.jobs.job import Lease, Progress
+from service.jobs.job import Job, Lease, Progress
 from service.jobs.leases import LeaseLostError, LeaseStore
 
 PROGRESS_SECONDS = 0.5
@@ -18,6 +18,9 @@ PROGRESS_SECONDS = 0.5
 
 LOOK_SECONDS = 0.5
 """Between heartbeats we only look whether somebody has asked for the job's end."""
+
+PATIENCE_SECONDS = 1.5
+"""A build that has not stopped by then, in a long plan or inside C code, is let go of: its job is ended without it."""
 
 log = logging.getLogger("longweave.runner")
 
@@ -46,18 +49,33 @@ class Hold:
 
     A heartbeat that cannot be written is tried again until the lease would have run out by our own clock; from then
     on the job is taken for lost, for another runner may have it.
+
+    A build that does not stop within moments of a cancel, or of `stopping`, is let go of: the job is cancelled or handed
+    back from here, `let_go` is the job then, and whatever the build still does is a zombie's.
     """
 
-    def __init__(self, store: LeaseStore, lease: Lease, *, runner_id: str, every: float, lease_seconds: float) -> None:
+    def __init__(
+        self,
+        store: LeaseStore,
+        lease: Lease,
+        *,
+        runner_id: str,
+        every: float,
+        lease_seconds: float,
+        stopping: threading.Event | None = None,
+    ) -> None:
         self._store = store
         self._lease = lease
         self._runner_id = runner_id
         self._every = every
         self._lease_seconds = lease_seconds
+        self._stopping = stopping or threading.Event()
+        self._asked_at: float | None = None
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self.cancel_asked = False
         self.lost = False
+        self.let_go: Job | None = None
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -76,10 +94,13 @@ class Hold:
             try:
                 if begun - renewed < self._every:
                     self.cancel_asked = self._store.cancel_asked(self._lease)
-                    continue
-                self.cancel_asked = self._store.heartbeat(self._lease)
-                self._store.seen(self._runner_id)
-                renewed = begun
+                else:
+                    self.cancel_asked = self._store.heartbeat(self._lease)
+                    self._store.seen(self._runner_id)
+                    renewed = begun
+                if self._out_of_patience():
+                    self._let_go()
+                    return
             except LeaseLostError:
                 self.lost = True
                 return
@@ -88,6 +109,17 @@ class Hold:
                 if time.monotonic() - renewed > self._lease_seconds:
                     self.lost = True
                     return
+
+    def _out_of_patience(self) -> bool:
+        """Whether the build was to stop and has had its time to."""
+        if not self.cancel_asked and not self._stopping.is_set():
+            return False
+        self._asked_at = self._asked_at or time.monotonic()
+        return time.monotonic() - self._asked_at >= PATIENCE_SECONDS and not self._done.is_set()
+
+    def _let_go(self) -> None:
+        log.warning("job=%s is let go of: its build does not stop", self._lease.job_id)
+        self.let_go = self._store.stop(self._lease) if self.cancel_asked else self._store.release(self._lease)
 
 
 class JobWatch:

@@ -21,21 +21,34 @@ from obstore.exceptions import BaseError as StoreAwayError
 from obstore.store import LocalStore, from_url
 
 from packing.dataset.errors import LongweaveError
+from service.faults import crash_point
+from service.storage.space import space_needed
 
 if TYPE_CHECKING:
     from obstore.store import RetryConfig  # stands in its stubs alone
 
 CHUNK = 4 * 1024 * 1024
+TEMPORARY = "longweave-"
+"""How the names of files begin that are not yet what they will be."""
 RETRIES: RetryConfig = {"max_retries": 5, "retry_timeout": timedelta(seconds=20)}
 """A remote store that stays away for longer is an error: the job is tried again, not the request for minutes."""
 
-__all__ = ["Objects", "StorageError", "StoreAwayError"]
+__all__ = ["Entry", "Objects", "StorageError", "StoreAwayError"]
 
 
 class StorageError(LongweaveError):
     """The object store cannot be used as it is."""
 
     code = "storage"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """An object as a listing shows it; `modified` is in seconds since 1970 by the store's clock."""
+
+    path: str
+    bytes: int
+    modified: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,57 +106,79 @@ class Objects:
         except FileNotFoundError:
             return None
 
-    def write(self, path: str, data: bytes) -> None:
-        """Write an object, whole or not at all; what stood there is replaced."""
-        obstore.put(self._store, path, data)
-        self._settle(path)
+    def write(self, path: str, data: bytes, *, durable: bool = True) -> None:
+        """Write an object, whole or not at all; what stood there is replaced. Raises InsufficientStorageError.
+
+        What is not `durable` may be lost in a power cut.
+        """
+        with space_needed(path):
+            crash_point("object_write")
+            obstore.put(self._store, path, data)
+            if durable:
+                self._settle(path)
 
     def write_file(self, path: str, local: Path) -> None:
-        """Write an object from a local file, whole or not at all."""
-        obstore.put(self._store, path, local)
-        self._settle(path)
+        """Write an object from a local file, whole or not at all. Raises InsufficientStorageError."""
+        with space_needed(path):
+            crash_point("object_write")
+            obstore.put(self._store, path, local)
+            self._settle(path)
 
     @contextmanager
     def writing(self, path: str, *, staging: str) -> Generator[IO[bytes]]:
         """A binary stream that becomes the object when the block ends well, and nothing when it does not.
 
         A local store's file is written below `staging`, flushed, then renamed to its place; a remote one is put in one go from a
-        temporary file. What a killed writer leaves below `staging` goes with that prefix.
+        temporary file. What a killed writer leaves below `staging` goes with that prefix. Raises InsufficientStorageError.
         """
+        with space_needed(path):
+            beside = None if self.folder is None else self.folder / staging
+            if beside is not None:
+                beside.mkdir(parents=True, exist_ok=True)
+            crash_point("object_write")
+            handle, name = tempfile.mkstemp(dir=beside, prefix=TEMPORARY)
+            partial = Path(name)
+            try:
+                with os.fdopen(handle, "wb") as stream:
+                    yield stream
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                crash_point("shard_temporary")
+                self._put_in_place(partial, path)
+            finally:
+                partial.unlink(missing_ok=True)
+
+    def _put_in_place(self, partial: Path, path: str) -> None:
         folder = self.folder
-        beside = None if folder is None else folder / staging
-        if beside is not None:
-            beside.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=beside)
-        partial = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-            if folder is None:
-                obstore.put(self._store, path, partial)
-            else:
-                place = folder / path
-                place.parent.mkdir(parents=True, exist_ok=True)
-                partial.chmod(0o644)
-                partial.replace(place)
-                self._settle(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        if folder is None:
+            obstore.put(self._store, path, partial)
+            return
+        place = folder / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        partial.chmod(0o644)
+        partial.replace(place)
+        self._settle(path)
 
     def create(self, path: str, data: bytes) -> bool:
         """Create an object if absent: exactly one of many creators gets True. This is how a dataset is committed."""
-        try:
-            obstore.put(self._store, path, data, mode="create")
-        except AlreadyExistsError:
-            return False
-        self._settle(path)
+        with space_needed(path):
+            crash_point("object_write")
+            try:
+                obstore.put(self._store, path, data, mode="create")
+            except AlreadyExistsError:
+                return False
+            self._settle(path)
         return True
 
     def list(self, prefix: str) -> list[str]:
         """Paths of all objects below a prefix, sorted."""
         return sorted(item["path"] for batch in obstore.list(self._store, prefix) for item in batch)
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """Every object below a prefix with its size and age, in no order."""
+        for batch in obstore.list(self._store, prefix):
+            for item in batch:
+                yield Entry(path=item["path"], bytes=item["size"], modified=item["last_modified"].timestamp())
 
     def delete(self, paths: Sequence[str]) -> None:
         """Delete objects; those that are not there are passed over."""
@@ -156,6 +191,10 @@ class Objects:
         paths = self.list(prefix)
         if paths:
             obstore.delete(self._store, paths)
+        self.prune(prefix)
+
+    def prune(self, prefix: str) -> None:
+        """Remove the empty directories that deleted objects leave below a prefix of a local store."""
         folder = self.folder
         if folder is not None and prefix:
             _prune(folder / prefix, folder)

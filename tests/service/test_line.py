@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from packing.dataset.reader import read_manifest
 from service.commands.verify import verify
 from service.engine.executor import InlineExecutor, RayExecutor, WorkerLostError
 from service.engine.line import Unwatched, build_dataset, discard
+from service.engine.poison import ShardPoisonedError
 from service.engine.preview import estimate, preview_rows
 from service.engine.shard_task import run_task
 from service.engine.tokenizers import find_tokenizer
+from service.faults import VARIABLE
 from service.kinds import spec_of
 from service.storage.intake import take_in_path
 from service.storage.objects import Objects
@@ -279,6 +282,28 @@ def test_a_worker_killed_under_a_task_is_replaced(talks, tmp_path, whole, two_wo
     line(source, tmp_path / "killed", two_workers, Killer(), shard_rows=40)
     assert killed, "no worker was caught at work: nothing was tested"
     assert digests(tmp_path / "killed") == digests(tmp_path / "calm")
+
+
+def deadly(payload: bytes) -> bytes:
+    """In a Ray worker: shard 5 is its worker's death, at a crash point."""
+    task = json.loads(payload)
+    record = str(Objects.open(task["store"]).folder.parent / "record")
+    points = {"task_begun": {"do": "kill", "times": 100}}
+    if task["stage"] == "build" and task["shard"]["index"] == 5:
+        os.environ[VARIABLE] = json.dumps({"record": record, "points": points})
+    return run_task(payload)
+
+
+def test_a_shard_that_kills_its_workers_is_named_with_its_rows(talks, tmp_path, two_workers, monkeypatch):
+    import ray
+
+    record = tmp_path / "record"
+    record.mkdir()
+    monkeypatch.setattr(two_workers, "_task", ray.remote(deadly).options(num_cpus=1, max_retries=0))
+    with pytest.raises(ShardPoisonedError, match=r"shard 5 \(data/train-00005-of-00009.parquet: .*3 times"):
+        line(talks, tmp_path / "out", two_workers)
+    assert len(list(record.iterdir())) == 3
+    assert not (tmp_path / "out/manifest.json").exists()
 
 
 def _descendants(pid):

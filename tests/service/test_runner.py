@@ -447,3 +447,72 @@ def test_shards_that_were_found_say_nothing_about_the_time_left(services, job):
     watch.planned(1)
     watch.built(Counted(), found=True)
     assert services.jobs.get(job.id).progress.eta_seconds is None
+
+
+def reach(services, job, state):
+    """Wait, without looking at the watch, until the job is in a state: a build in a long plan, or inside C code."""
+    pause = threading.Event()
+    for _ in range(500):
+        if services.jobs.get(job.id).state is state:
+            return
+        pause.wait(0.02)
+    raise AssertionError(f"the job never was {state}")
+
+
+def test_a_build_that_does_not_look_is_let_go_of_on_a_cancel(services, job, monkeypatch):
+    monkeypatch.setattr("service.jobs.watch.PATIENCE_SECONDS", 0.1)
+
+    def build(*, objects, work, target, **_):
+        leave_traces(objects, work, target)
+        services.jobs.cancel(job.id)
+        reach(services, job, State.CANCELLED)
+        objects.create(f"{target}/manifest.json", manifest().to_bytes())
+        return manifest()
+
+    assert make_runner(services, build=build).run_once()
+    assert services.jobs.get(job.id).state is State.CANCELLED
+    assert traces(services, job) == ([], [])
+    assert services.catalog.datasets() == []
+
+
+def test_a_build_that_does_not_look_is_handed_back_on_a_stop(services, job, monkeypatch):
+    monkeypatch.setattr("service.jobs.watch.PATIENCE_SECONDS", 0.1)
+    stopping = threading.Event()
+
+    def build(*, objects, work, target, **_):
+        leave_traces(objects, work, target)
+        stopping.set()
+        reach(services, job, State.QUEUED)
+        return manifest()
+
+    make_runner(services, stopping=stopping, build=build).run()
+    waiting = services.jobs.get(job.id)
+    assert (waiting.state, waiting.attempt) == (State.QUEUED, 0)
+    assert all(traces(services, job))
+    make_runner(services).run_once()
+    assert services.jobs.get(job.id).state is State.SUCCEEDED
+
+
+def test_a_build_that_looks_while_it_is_let_go_of_is_cleared_too(services, job, monkeypatch):
+    """The job is cancelled already and the heartbeat's thread has not yet said so."""
+    monkeypatch.setattr("service.jobs.watch.PATIENCE_SECONDS", 0.1)
+    real, late = services.leases.stop, []
+
+    def slow(lease):
+        ended = real(lease)
+        if threading.current_thread().name == "heartbeat":
+            late.append(ended)
+            threading.Event().wait(0.3)
+        return ended
+
+    def build(*, watch, objects, work, target, **_):
+        leave_traces(objects, work, target)
+        services.jobs.cancel(job.id)
+        reach(services, job, State.CANCELLED)
+        wait_until(watch)
+
+    monkeypatch.setattr(services.leases, "stop", slow)
+    assert make_runner(services, build=build).run_once()
+    assert len(late) == 1
+    assert services.jobs.get(job.id).state is State.CANCELLED
+    assert traces(services, job) == ([], [])

@@ -1,0 +1,117 @@
+"""Tasks that kill what runs them: every task notes that it has begun, and what is begun again and again and never ends is named.
+
+A mark below `<work>/begun` says how often a shard (or the survey of a piece) was begun. It counts only while there is no receipt. Where
+work stops in good order the marks go; they outlive what dies: a worker, the runner, all of Ray. The next attempt runs what was in flight
+then by itself, before everything else, so that the guilty task is told from those that died beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from packing.dataset.errors import LongweaveError
+from packing.dataset.manifest import canonical_json
+from packing.plan import Piece, Shard
+from service.storage.objects import Objects
+
+TRIES = 3
+"""Times a task may kill what runs it."""
+FIRST_NAMES = 3
+
+
+class ShardPoisonedError(LongweaveError):
+    """A task killed what ran it as often as it was tried."""
+
+    code = "shard_poisoned"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """A task that was begun `tries` times. `what` names it and what of the input it covers, for a sentence; `param` is its file."""
+
+    tries: int
+    what: str
+    param: str
+
+    def error(self) -> ShardPoisonedError:
+        """The error that names the task."""
+        message = (
+            f"{self.what} killed what ran it {self.tries} times, alone in the end: look at these rows (one that is far too long, say), "
+            "leave them out, or give the workers more memory"
+        )
+        return ShardPoisonedError(message, param=self.param)
+
+
+def mark_path(work: str, receipt: str) -> str:
+    """Where the mark of the task is kept that leaves its receipt at `receipt`."""
+    return f"{work}/begun/{receipt.removeprefix(f'{work}/')}.json"
+
+
+def begin(objects: Objects, work: str, receipt: str, *, what: str, param: str) -> None:
+    """Note that a task begins, once more."""
+    path = mark_path(work, receipt)
+    before = read_mark(objects, path)
+    mark = Mark(tries=1 + (before.tries if before is not None else 0), what=what, param=param)
+    objects.write(path, canonical_json(asdict(mark)), durable=False)
+
+
+def read_mark(objects: Objects, path: str) -> Mark | None:
+    """A task's mark; None where it has not begun."""
+    try:
+        return Mark(**json.loads(objects.read(path)))
+    except FileNotFoundError:
+        return None
+
+
+def unfinished(objects: Objects, work: str) -> Mapping[str, Mark]:
+    """What was begun below `work` (of the job or of one of its parts) and has left no receipt, by the receipt's path."""
+    found: dict[str, Mark] = {}
+    for path in objects.list(work):
+        before, step, after = path.partition("/begun/")
+        receipt = f"{before}/{after.removesuffix('.json')}"
+        if step and objects.size(receipt) is None and (mark := read_mark(objects, path)) is not None:
+            found[receipt] = mark
+    return found
+
+
+def poisoned(objects: Objects, work: str) -> ShardPoisonedError | None:
+    """The error that names the task below `work` that was begun most often and never ended, if that was often enough."""
+    marks = sorted(unfinished(objects, work).values(), key=lambda mark: mark.tries)
+    return marks[-1].error() if marks and marks[-1].tries >= TRIES else None
+
+
+def forget(objects: Objects, work: str) -> None:
+    """Remove the marks: the work below `work` stops in good order, and what was in flight is under no suspicion."""
+    objects.delete([path for path in objects.list(work) if "/begun/" in path])
+
+
+def what_survey(piece: Piece, number: int) -> str:
+    """The survey of a piece and its rows, for a sentence."""
+    return f"the survey of piece {number} ({piece.name}, rows {piece.first_row} to {piece.first_row + piece.rows - 1})"
+
+
+def what_shard(kind: str, shard: Shard) -> str:
+    """A shard and the rows it covers, for a sentence: of the source, where a shard is a run of these, else of the dataset."""
+    return f"shard {shard.index} ({shard.path}: {_rows(kind, shard.work)}{_documents(shard)})"
+
+
+def _rows(kind: str, work: Mapping[str, Any]) -> str:
+    whose = "the source" if kind == "skipalign" else "the dataset"
+    rows: Any = work.get("rows")
+    if isinstance(rows, list) and rows:
+        numbers = [int(row) for row in rows]  # type: ignore[arg-type]  # a shard's work is plain JSON
+        return f"{len(numbers)} rows of the source between {min(numbers) + 1} and {max(numbers) + 1}"
+    if "first" in work and isinstance(rows, int):
+        return f"rows {work['first'] + 1} to {work['first'] + rows} of {whose}"
+    return f"{rows} rows of the dataset"
+
+
+def _documents(shard: Shard) -> str:
+    if shard.table is None or "id" not in shard.table.column_names:
+        return ""
+    names = list(dict.fromkeys(str(name) for name in shard.table.column("id").to_pylist()))
+    more = f" and {len(names) - FIRST_NAMES} more" if len(names) > FIRST_NAMES else ""
+    return f", made of the documents {', '.join(names[:FIRST_NAMES])}{more}"
