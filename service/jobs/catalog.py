@@ -15,6 +15,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from service.access import HOUSE, Caller
 from service.jobs.database import datasets, new_id, now, reading, uploads
+from service.jobs.registry import TokenizerTable
 from service.problems import NotFoundError
 
 
@@ -55,6 +56,11 @@ class Catalog:
     def seen_by(self, caller: Caller) -> Catalog:
         """The same tables for somebody."""
         return Catalog(self._engine, caller=caller)
+
+    @property
+    def tokenizers(self) -> TokenizerTable:
+        """The tokenizers that users sent, as far as the caller may see them."""
+        return TokenizerTable(self._engine, caller=self._caller)
 
     def _mine(self, table: Table) -> list[ColumnElement[bool]]:
         return mine(table, self._caller)
@@ -124,6 +130,12 @@ class Catalog:
                 table.name: connection.execute(select(func.count()).select_from(table)).scalar_one()
                 for table in (uploads, datasets)
             }
+
+    def totals(self) -> dict[str, int]:
+        """Files, rows, tokens and bytes of all datasets there are, of all owners."""
+        columns = [func.coalesce(func.sum(datasets.c[n]), 0).label(n) for n in ("files", "rows", "tokens", "bytes")]
+        with reading(self._engine) as connection:
+            return {name: int(total) for name, total in connection.execute(select(*columns)).mappings().one().items()}
 
 
 def mine(table: Table, caller: Caller) -> list[ColumnElement[bool]]:

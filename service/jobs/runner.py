@@ -28,17 +28,19 @@ from packing.spec import CommonSpec
 from service import kinds
 from service.engine.executor import Executor
 from service.engine.line import build_dataset
-from service.engine.tokenizers import find_tokenizer
 from service.jobs.catalog import Catalog, DatasetEntry
+from service.jobs.hints import Hints
 from service.jobs.job import Job, Lease, State
 from service.jobs.leases import Claim, LeaseLostError, LeaseStore
 from service.jobs.watch import CancelAskedError, Hold, JobWatch, StopAskedError
 from service.library import folder_of
-from service.resolve import resolve_sources
+from service.resolve import resolve_sources, resolve_tokenizer
 from service.settings import Settings
 from service.storage.objects import Objects
 
 IDLE_SECONDS = 0.25
+LISTENING_SECONDS = 2.0
+"""Between two questions for a job where the database gives hints: retries and silent runners' jobs come without one."""
 AWAY_SECONDS = 2.0
 LONGEST_PAUSE = 300.0
 
@@ -64,12 +66,18 @@ class Runner:
     """One at a time: claim, build, report."""
 
     def __init__(
-        self, parts: Parts, *, stopping: threading.Event, build: Callable[..., Manifest] = build_dataset
+        self,
+        parts: Parts,
+        *,
+        stopping: threading.Event,
+        build: Callable[..., Manifest] = build_dataset,
+        hints: Hints | None = None,
     ) -> None:
         self._parts = parts
         self._store = parts.store
         self._stopping = stopping
         self._build = build
+        self._hints = hints
         self._claims = 0
         self.id = f"runner_{secrets.token_hex(6)}"
 
@@ -88,9 +96,15 @@ class Runner:
                     self._stopping.wait(AWAY_SECONDS)
                     worked = False
                 if not worked:
-                    self._stopping.wait(IDLE_SECONDS)
+                    self._rest()
         finally:
             self._say_goodbye()
+
+    def _rest(self) -> None:
+        if self._hints is None:
+            self._stopping.wait(IDLE_SECONDS)
+        else:
+            self._hints.wait(self._stopping)
 
     def tend(self) -> None:
         """Say that we are alive, and end what runners that are not have left to be ended."""
@@ -146,7 +160,9 @@ class Runner:
             spec=spec,
             # Whether these are the owner's to use was decided when the job was taken.
             sources=resolve_sources(spec, parts.catalog, parts.objects),
-            tokenizer=find_tokenizer(spec.tokenizer, registered=parts.settings.registered_tokenizers()),
+            tokenizer=resolve_tokenizer(
+                spec.tokenizer, owner=job.key_id, settings=parts.settings, catalog=parts.catalog, objects=parts.objects
+            ),
             objects=parts.objects,
             work=work_folder(job),
             target=folder_of(job.target),
