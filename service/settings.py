@@ -5,7 +5,8 @@
 | LONGWEAVE_DATA_DIR | ~/.local/share/longweave | database, objects and uploads on their way in |
 | LONGWEAVE_DATABASE_URL | SQLite in the data directory | any SQLAlchemy URL of SQLite or PostgreSQL |
 | LONGWEAVE_OBJECTS_URL | objects/ in the data directory | file:///… or s3://… |
-| LONGWEAVE_RAY_ADDRESS | none: a local Ray of our own | address of a Ray cluster |
+| LONGWEAVE_RAY_ADDRESS | none: a local Ray of our own | HOST:PORT of a Ray cluster's head |
+| LONGWEAVE_RAY_TOKEN | none | the token of that cluster; read where Ray is started |
 | LONGWEAVE_WORKERS | the CPUs of this machine | tasks in flight; 0 builds in the runner itself |
 | LONGWEAVE_TOKENIZERS | none | a folder; each folder in it with a tokenizer.json is a tokenizer by that name |
 | LONGWEAVE_HOSTS | none | names besides loopback that clients may call us by, with commas |
