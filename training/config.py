@@ -97,8 +97,8 @@ def _rope_base(value: Any) -> str | float:
 def _source(value: Any) -> str:
     text = _text(value)
     scheme = text.partition("://")[0] if "://" in text else ""
-    if scheme not in {"", "http", "https"}:
-        message = f"must be a directory or the http(s) URL of a dataset; {scheme}:// is not served"
+    if scheme not in {"", "http", "https", "s3"}:
+        message = f"must be a directory, the http(s) URL of a dataset, or s3://bucket/prefix; {scheme}:// is not served"
         raise _RefusedError(message)
     return text
 
@@ -139,7 +139,8 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
-    """Where the rows come from: a dataset's directory, or its URL at a service (…/v1/datasets/ID) and an API key.
+    """Where the rows come from: a dataset's directory, its URL at a service (…/v1/datasets/ID) and an API key,
+    or s3://bucket/prefix.
 
     `too_long`: what becomes of a row that no packed row can hold."""
 

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from training.evaluation.measure import Evaluations
 from training.loss import chunked_cross_entropy, target_weights
 from training.messages import chat_encoder
 from training.model import describe, hidden_states, load_model, output_head, preflight
+from training.prefetch import ahead
 from training.rows import IGNORED
 from training.source import Source, open_source
 from training.stream import DataState, Extent, RowStream
@@ -115,10 +116,11 @@ def _run(config: Config, source: Source, whose: dict[str, Any], say: Say, record
         say(f"going on from {resumed}")
     say(f"model: {describe(model)}, on {device}")
     say(f"data: {source.manifest.name}, {stream.rows} rows, positions to {extent.position:,}")
-    data = _checked(model, _step_data(config, stream, start.data), say)
-    evaluations.at(start.step, model)
+    reading = _step_data(config, stream, start.data)
+    data = _checked(model, reading, say)
     metrics = Metrics(folder, after=start.step)
     try:
+        evaluations.at(start.step, model)
         for step in range(start.step + 1, config.steps + 1):
             batches = next(data)
             measured = {"step": step, **_take_step(model, optimizer, batches, config, step)}
@@ -139,16 +141,20 @@ def _run(config: Config, source: Source, whose: dict[str, Any], say: Say, record
             evaluations.at(step, model)
     finally:
         metrics.close()
+        reading.close()
 
 
-def _step_data(config: Config, stream: RowStream, start: DataState) -> Iterator[StepData]:
+def _step_data(config: Config, stream: RowStream, start: DataState) -> Generator[StepData]:
+    """The steps from a state on, read ahead; closing it ends the reader."""
     batch = config.batch
-    return steps(
+    made = steps(
         stream.rows_from(start),
         row_tokens=batch.row_tokens,
         tokens_per_step=batch.tokens_per_step,
         drop=config.data.too_long == "drop",
     )
+    with ahead(made) as ready:
+        yield from ready
 
 
 def checked_extent(stream: RowStream, config: Config) -> Extent:

@@ -1,4 +1,4 @@
-"""Where a dataset's bytes come from: a directory, or a service's dataset URL read with HTTP Range requests.
+"""Where a dataset's bytes come from: a directory, a service's dataset URL read with HTTP Range requests, or S3.
 
 Nothing is believed before it is checked: every length, a local shard's sha256 before its first row is read, a remote
 shard's ETag (its sha256, where the server sends one), and every Parquet page's checksum.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import io
+import os
 import re
 import time
 import urllib.error
@@ -16,10 +17,11 @@ import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import fs
 
 from packing.dataset import manifest as manifests
 from packing.dataset.errors import DatasetError, SourceError
@@ -47,12 +49,14 @@ class Source(Protocol):
 
 
 def open_source(source: str, *, key: str | None = None) -> Source:
-    """The dataset at a directory or an http(s) URL.
+    """The dataset at a directory, an http(s) URL, or s3://bucket/prefix.
 
     Raises DatasetError for a damaged dataset, SourceError for a service that cannot be reached or refuses.
     """
     if source.startswith(("http://", "https://")):
         return RemoteSource(source, key=key)
+    if source.startswith("s3://"):
+        return BucketSource(source)
     return LocalSource(Path(source))
 
 
@@ -143,6 +147,58 @@ class RemoteSource:
                 time.sleep(wait)
         message = f"{url} could not be read in {len(WAITS) + 1} tries: {reason}"
         raise SourceError(message, param=url)
+
+
+class BucketSource:
+    """A dataset at s3://bucket/prefix. Keys, region and AWS_ENDPOINT_URL come from the environment, as AWS's own tools
+    read them; with AWS_SKIP_SIGNATURE=true requests are not signed (a public bucket)."""
+
+    def __init__(self, url: str) -> None:
+        self._root = url.removeprefix("s3://").rstrip("/")
+        endpoint = urllib.parse.urlsplit(os.environ.get("AWS_ENDPOINT_URL", ""))
+        options: dict[str, Any] = (
+            {"endpoint_override": endpoint.netloc, "scheme": endpoint.scheme} if endpoint.netloc else {}
+        )
+        if region := os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"):
+            options["region"] = region
+        self._store = fs.S3FileSystem(
+            anonymous=os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in {"1", "true"},
+            connect_timeout=TIMEOUT,
+            request_timeout=TIMEOUT,
+            **options,
+        )
+        with self._open(manifests.NAME) as stream:
+            if stream.size() > manifests.LARGEST:
+                message = f"{url}/{manifests.NAME} has {stream.size()} bytes, more than a manifest may have"
+                raise DatasetError(message, param=url)
+            data = stream.read()
+        self.manifest = Manifest.from_bytes(data, where=f"{url}/{manifests.NAME}")
+        self.digest = hashlib.sha256(self.manifest.to_bytes()).hexdigest()
+
+    def footer(self, file: DataFile) -> pq.FileMetaData:
+        """A shard's footer, the object's length checked."""
+        with self.open(file) as parquet:
+            return parquet.metadata
+
+    def open(self, file: DataFile) -> pq.ParquetFile:
+        """A shard whose bytes are fetched as they are needed, its length checked; every page has a checksum."""
+        if ".." in file.path.split("/"):
+            message = f"the manifest names {file.path!r}, which lies outside the dataset"
+            raise DatasetError(message, param=file.path)
+        stream = self._open(file.path)
+        _check_length(file, stream.size())
+        return open_parquet(stream, name=file.path)
+
+    def _open(self, path: str) -> pa.NativeFile:
+        where = f"{self._root}/{path}"
+        try:
+            return self._store.open_input_file(where)
+        except FileNotFoundError as error:
+            message = f"s3://{where} is not there: data.source is the place of a dataset's {manifests.NAME}"
+            raise SourceError(message, param=path) from error
+        except OSError as error:
+            message = f"s3://{where} cannot be read: {' '.join(str(error).split())}"
+            raise SourceError(message, param=path) from error
 
 
 def _whole(response: http.client.HTTPResponse, url: str, most: int) -> tuple[Mapping[str, str], bytes]:

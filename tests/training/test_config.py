@@ -52,7 +52,7 @@ def test_a_number_without_a_point_is_a_number(tmp_path: Path, config_of: Build):
         ({"model": {"rope_base": True}}, "/model/rope_base", "auto or a number"),
         ({"model": {"attention": "sdpa"}}, "/model/attention", "must be auto"),
         ({"model": {"lora": {"rank": 8}}}, "/model/lora", "not served"),
-        ({"data": {"source": "s3://bucket/d"}}, "/data/source", "s3:// is not served"),
+        ({"data": {"source": "ftp://bucket/d"}}, "/data/source", "ftp:// is not served"),
         ({"data": {"source": ""}}, "/data/source", "not empty"),
         ({"data": {"shuffle_seed": -1}}, "/data/shuffle_seed", "at least 0"),
         ({"data": {"shuffle_seed": 2**64}}, "/data/shuffle_seed", "at most"),
