@@ -16,7 +16,7 @@ from service.door import FOR_ADMINS, OPEN, Door
 from service.edges import Guard, install_error_handlers
 from service.kinds import KINDS
 from service.problems import MEDIA_TYPE
-from service.routes import datasets, events, files, health, jobs, pages, scores, uploads
+from service.routes import datasets, events, files, health, jobs, pages, scores, tokenizers, uploads
 from service.services import Services
 from service.settings import Settings
 from service.uploads import clear_landing
@@ -25,6 +25,7 @@ ROUTERS = (
     jobs.router,
     events.router,
     uploads.router,
+    tokenizers.router,
     datasets.router,
     scores.router,
     files.router,

@@ -30,6 +30,7 @@ COMMANDS = {
     "upload": ("service.commands.upload", "upload a source file"),
     "download": ("service.commands.download", "download a dataset"),
     "keys": ("service.commands.keys", "create, list and revoke API keys"),
+    "tokenizers": ("service.commands.tokenizers", "add, list and remove tokenizers"),
     "verify": ("service.commands.verify", "check a dataset: manifest, checksums, invariants of every row"),
     "export": ("service.commands.export", "write needle probes or conversations in the peers' formats"),
     "ask": ("service.commands.ask", "put needle probes to an OpenAI-compatible server and score its answers"),

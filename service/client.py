@@ -17,6 +17,7 @@ from packing.dataset.manifest import NAME as MANIFEST
 from packing.dataset.manifest import Manifest
 from packing.dataset.reader import file_digest, inside
 from service.access import read_key
+from service.digests import digest_field
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 ENDED = ("succeeded", "failed", "cancelled")
@@ -111,7 +112,7 @@ class Client:
         return self._call("GET", f"/v1/datasets/{_part(dataset_id)}").json()
 
     def upload(self, path: Path, *, report: Report = _ignore) -> dict[str, Any]:
-        """Upload a file, streamed."""
+        """Upload a file, streamed, with its sha256: bytes that are damaged on the way are refused."""
 
         def chunks(stream: Any) -> Iterator[bytes]:
             while chunk := stream.read(CHUNK):
@@ -120,7 +121,10 @@ class Client:
 
         try:
             with path.open("rb") as stream:
-                headers = {"Content-Type": "application/octet-stream", "Content-Length": str(path.stat().st_size)}
+                sha256, size = file_digest(stream)
+                stream.seek(0)
+                headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+                headers["Content-Digest"] = digest_field(sha256)
                 query = {"name": path.name}
                 return self._call(
                     "POST", "/v1/uploads", params=query, content=chunks(stream), headers=headers, timeout=None
@@ -128,6 +132,26 @@ class Client:
         except OSError as error:
             message = f"{path} cannot be read ({error.strerror or error})"
             raise LongweaveError(message, param=str(path)) from error
+
+    def add_tokenizer(self, name: str, files: Mapping[str, bytes]) -> dict[str, Any]:
+        """Send a tokenizer's files by name, to be called `name` in specs."""
+        form = [(file, (file, data, "application/octet-stream")) for file, data in files.items()]
+        return self._call("POST", "/v1/tokenizers", params={"name": name}, files=form, timeout=None).json()
+
+    def tokenizers(self) -> list[dict[str, Any]]:
+        """All tokenizers: the service's own and those of the key's owner."""
+        found: list[dict[str, Any]] = []
+        query: dict[str, Any] = {}
+        while True:
+            page = self._call("GET", "/v1/tokenizers", params=query).json()
+            found += page["data"]
+            if not page["has_more"]:
+                return found
+            query = {"after": page["data"][-1]["id"]}
+
+    def remove_tokenizer(self, name: str) -> None:
+        """Remove an uploaded tokenizer by its name or id."""
+        self._call("DELETE", f"/v1/tokenizers/{_part(name)}")
 
     def events(self, job_id: str) -> Iterator[dict[str, Any]]:
         """The events of a job as they happen, until it has ended; broken connections are taken up where they broke."""

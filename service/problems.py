@@ -4,16 +4,19 @@ LongweaveError
 ├── (SpecError 422, InputError 422, DatasetError 500: see packing.dataset.errors)
 └── ServiceError               has `status`
     ├── MalformedError         422  a body, header or parameter that cannot be read
+    │   └── DigestError             bytes that are not those of the digest sent with them
     ├── KeyNeededError         401  no key, or one that is unknown, wrong or revoked
     ├── ScopeError             403  a key that does not allow this
     ├── NotFoundError          404  unknown, deleted or malformed ids, and what belongs to others
     ├── ConflictError          409  not in this state
+    │   └── QuotaError              an owner has as many of it as there may be
     ├── TooLargeError          413
     ├── MediaTypeError         415
     ├── RangeError             416  carries the size for Content-Range
     ├── ForeignHostError       421  a Host that is not ours
     ├── ForeignOriginError     403  a web page of somewhere else
     ├── QueueFullError         429
+    ├── BusyError              429
     └── UnavailableError       503  a part of the service cannot be reached
 """
 
@@ -82,6 +85,18 @@ class ConflictError(ServiceError):
     status = 409
 
 
+class QuotaError(ConflictError):
+    """An owner has as many of it as there may be."""
+
+    code = "quota"
+
+
+class DigestError(MalformedError):
+    """Bytes that are not those of the digest sent with them: they were damaged on the way."""
+
+    code = "digest_mismatch"
+
+
 class TooLargeError(ServiceError):
     """A body over the limit."""
 
@@ -127,6 +142,14 @@ class QueueFullError(ServiceError):
     code = "queue_full"
     status = 429
     headers = {"Retry-After": "30"}  # noqa: RUF012
+
+
+class BusyError(ServiceError):
+    """As much of this kind of work as there may be is under way."""
+
+    code = "busy"
+    status = 429
+    headers = {"Retry-After": "5"}  # noqa: RUF012
 
 
 class UnavailableError(ServiceError):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from packing.dataset.errors import FieldProblem, SourceError, SpecError
+from packing.dataset.errors import FieldProblem, SourceError, SpecError, TokenizerError
 from packing.spec import CommonSpec
+from service.engine.tokenizers import BUILTIN_NAME, TokenizerRecord, find_tokenizer
 from service.jobs.catalog import Catalog
+from service.jobs.registry import TokenizerEntry
 from service.kinds import sources_of
 from service.library import folder_of
 from service.problems import NotFoundError
+from service.settings import Settings
 from service.storage.datasets import dataset_source
 from service.storage.objects import Objects
 from service.storage.source_record import SourceRecord
@@ -37,3 +40,33 @@ def resolve_sources(spec: CommonSpec, catalog: Catalog, objects: Objects) -> Map
     if problems:
         raise SpecError(problems)
     return found
+
+
+def resolve_tokenizer(
+    name: str, *, owner: str, settings: Settings, catalog: Catalog, objects: Objects
+) -> TokenizerRecord:
+    """The tokenizer that an owner means by a name: the builtin one, the operator's, or one they uploaded, in this order.
+
+    Raises TokenizerError where there is none. An uploaded one is not opened here.
+    """
+    registered = settings.registered_tokenizers()
+    if name == BUILTIN_NAME or name in registered:
+        return find_tokenizer(name, registered=registered)
+    entry = catalog.tokenizers.named(name, owner=owner)
+    if entry is None:
+        known = ", ".join([BUILTIN_NAME, *sorted(registered)])
+        message = f"there is no tokenizer {name!r}; known: {known}, and those you upload (POST /v1/tokenizers)"
+        raise TokenizerError(message, param="/tokenizer")
+    return record_of(entry, objects)
+
+
+def record_of(entry: TokenizerEntry, objects: Objects) -> TokenizerRecord:
+    """An uploaded tokenizer as workers open it."""
+    return TokenizerRecord(
+        name=entry.name,
+        folder="",
+        digest=entry.digest,
+        store=objects.url,
+        prefix=entry.prefix,
+        files=entry.files,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path, PurePosixPath
@@ -12,12 +13,12 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
-from starlette.types import Message
 
 from packing.dataset.errors import SourceError
+from service.digests import FIELDS, check_digest, sha256_of
 from service.jobs.catalog import UploadEntry
 from service.problems import MalformedError
-from service.routes.body import chunks
+from service.routes.body import chunks, counted_request
 from service.services import Services
 from service.storage.intake import take_in
 
@@ -35,18 +36,25 @@ SUFFIXES = {
 async def receive(request: Request, services: Services, name: str | None) -> UploadEntry:
     """Take in the request's body, raw or multipart.
 
-    Raises TooLargeError, SourceError or MalformedError and then leaves nothing.
+    A Content-Digest or Repr-Digest with sha-256 is held against the body (RFC 9530). Raises TooLargeError, SourceError, DigestError or
+    MalformedError and then leaves nothing.
     """
+    announced = {field: sha256_of(field, request.headers.get(field)) for field in FIELDS}
     upload_id = await run_in_threadpool(services.catalog.new_upload_id)
     landing = services.settings.incoming / upload_id
     limit = services.settings.limits.upload_bytes
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         if media_type == "multipart/form-data":
+            if any(announced.values()):
+                message = "a digest speaks of the whole body: send the file as the body, not in a form"
+                raise MalformedError(message, param="Content-Digest")
             given = await _receive_form(request, landing, limit)
         else:
             given = f"upload{SUFFIXES.get(media_type, '.jsonl')}"
-            await _write(chunks(request, limit), landing)
+            sha256 = await _write(chunks(request, limit), landing)
+            for field, digest in announced.items():
+                check_digest(field, digest, sha256)
         return await run_in_threadpool(_take_in, services, upload_id, landing, file_name(name or given))
     finally:
         landing.unlink(missing_ok=True)
@@ -71,22 +79,20 @@ def _take_in(services: Services, upload_id: str, landing: Path, name: str) -> Up
     return services.catalog.add_upload(upload_id, record.to_json())
 
 
-async def _write(body: AsyncIterator[bytes], landing: Path) -> None:
+async def _write(body: AsyncIterator[bytes], landing: Path) -> str:
+    """Store a body, and return its sha256."""
+    whole = hashlib.sha256()
     with landing.open("xb") as sink:
         async for chunk in body:
+            whole.update(chunk)
             await run_in_threadpool(sink.write, chunk)
+    return whole.hexdigest()
 
 
 async def _receive_form(request: Request, landing: Path, limit: int) -> str:
     """Store the one file of a multipart body, and return its name."""
-    counted = chunks(request, limit)
-
-    async def receive_counted() -> Message:
-        chunk = await anext(counted, None)
-        return {"type": "http.request", "body": chunk or b"", "more_body": chunk is not None}
-
     try:
-        async with Request(request.scope, receive_counted).form(max_files=1, max_fields=10) as form:
+        async with counted_request(request, limit).form(max_files=1, max_fields=10) as form:
             files = [value for value in form.values() if isinstance(value, UploadFile)]
             if len(files) != 1:
                 message = "a multipart upload has exactly one file"

@@ -11,13 +11,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from packing.dataset.errors import LongweaveError
+from packing.dataset.errors import LongweaveError, TokenizerError
 from packing.dataset.manifest import canonical_json
 from packing.dataset.writer import write_shard
 from packing.plan import Kind, Shard, Tally
 from packing.spec import CommonSpec
 from service.engine.inputs import StoreInputs, kept_path
-from service.engine.tokenizers import TokenizerRecord
+from service.engine.tokenizers import TokenizerRecord, gave_up
 from service.kinds import KINDS, spec_of
 from service.storage.objects import Objects
 from service.storage.source_record import SourceRecord
@@ -107,6 +107,11 @@ def run_task(payload: bytes) -> bytes:
         return canonical_json({"receipt": asdict(receipt)})
     except LongweaveError as error:
         return canonical_json({"error": {"code": error.code, "message": error.message, "param": error.param}})
+    except BaseException as error:
+        if not gave_up(error):
+            raise
+        message = f"the tokenizer's engine gives up on a text of the source: {error}"
+        return canonical_json({"error": {"code": TokenizerError.code, "message": message, "param": "/tokenizer"}})
 
 
 def receipt_path(work: str, index: int) -> str:

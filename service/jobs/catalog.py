@@ -15,6 +15,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from service.access import HOUSE, Caller
 from service.jobs.database import datasets, new_id, now, reading, uploads
+from service.jobs.registry import TokenizerTable
 from service.problems import NotFoundError
 
 
@@ -55,6 +56,11 @@ class Catalog:
     def seen_by(self, caller: Caller) -> Catalog:
         """The same tables for somebody."""
         return Catalog(self._engine, caller=caller)
+
+    @property
+    def tokenizers(self) -> TokenizerTable:
+        """The tokenizers that users sent, as far as the caller may see them."""
+        return TokenizerTable(self._engine, caller=self._caller)
 
     def _mine(self, table: Table) -> list[ColumnElement[bool]]:
         return mine(table, self._caller)

@@ -1,5 +1,7 @@
 """The database: its tables, its clock, and an engine on SQLite or PostgreSQL.
 
+The tables here are as this version has them. A change to them is also a step in service.jobs.migrations.
+
 All times are the database's own (`now()`), so that runners with clocks of their own agree about leases.
 """
 
@@ -21,17 +23,17 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
     create_engine,
     event,
-    inspect,
     select,
     text,
 )
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.schema import CreateColumn
 from sqlalchemy.sql.functions import FunctionElement
 
+from service.jobs import migrations
 from service.problems import UnavailableError
 
 BUSY_MILLISECONDS = 10_000
@@ -71,8 +73,10 @@ jobs = Table(
     Column("started_at", Float),
     Column("finished_at", Float),
     _key_id(),
+    Column("priority", Integer, nullable=False, server_default=text("0")),
     Index("jobs_by_state", "state", "id"),
 )
+Index("jobs_by_priority", jobs.c.state, jobs.c.priority.desc(), jobs.c.id)
 
 events = Table(
     "events",
@@ -146,6 +150,18 @@ runners = Table(
 )
 
 
+tokenizers = Table(
+    "tokenizers",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("record", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    _key_id(),
+    UniqueConstraint("key_id", "name", name="tokenizers_by_name"),
+)
+
+
 class now(FunctionElement[float]):  # noqa: N801  # it stands among SQL functions
     """Seconds since 1970 by the database's clock."""
 
@@ -165,17 +181,15 @@ def _now_postgresql(_element: Any, _compiler: Any, **_options: Any) -> str:  # p
 
 
 def open_database(url: str) -> Engine:
-    """An engine with the tables made; raises UnavailableError where there is no database.
+    """An engine with the tables made or brought to this version; raises UnavailableError where there is no database,
+    or one that a newer version has been at work on.
 
     `engine.begin()` opens a transaction that may write. On SQLite it takes the write lock at once: one that reads
     first and writes later would be refused without waiting when somebody else wrote in between. `reading(engine)`
     takes no lock.
     """
     try:
-        engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
-        if engine.dialect.name == "sqlite":
-            event.listen(engine, "connect", _on_connect)
-            event.listen(engine, "begin", _on_begin)
+        engine = engine_at(url)
         _make_tables(engine)
     except (OperationalError, sqlite3.Error) as error:
         message = f"the database cannot be opened: {_first_line(error)}"
@@ -187,35 +201,28 @@ def open_database(url: str) -> Engine:
     return engine
 
 
+def engine_at(url: str) -> Engine:
+    """An engine whose database has not been looked at; raises what SQLAlchemy raises for a URL that it cannot use."""
+    engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _on_connect)
+        event.listen(engine, "begin", _on_begin)
+    return engine
+
+
 def _make_tables(engine: Engine) -> None:
-    """Make the tables that are missing and bring old ones forward, all of it or nothing."""
+    """Make the tables, or bring old ones forward, all of it or nothing; what is as it should be is not locked."""
     try:
+        with reading(engine) as connection:
+            if migrations.standing(connection) == migrations.NEWEST:
+                return
         with engine.begin() as connection:
             if engine.dialect.name == "postgresql":
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({STEP_LOCK})"))
-            metadata.create_all(connection)
-            _step_forward(connection)
-    except SQLAlchemyError:
+            migrations.bring_forward(connection, metadata)
+    except Exception:
         engine.dispose()
         raise
-
-
-def _step_forward(connection: Connection) -> None:
-    """Bring a database of an earlier version to this one, in the transaction that makes its tables; done twice, it does nothing."""
-    inspector = inspect(connection)
-    for table in (jobs, uploads, datasets):
-        if "key_id" not in {column["name"] for column in inspector.get_columns(table.name)}:
-            column = CreateColumn(table.c.key_id).compile(dialect=connection.dialect)
-            connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {column}"))
-    if inspector.has_table("idempotency_keys"):
-        # Its primary key was the client's key alone, which neither database changes in place alike.
-        connection.execute(
-            text(
-                "INSERT INTO owned_idempotency_keys (key_id, key, body_sha256, job_id, created_at) "
-                "SELECT '', key, body_sha256, job_id, created_at FROM idempotency_keys"
-            )
-        )
-        connection.execute(text("DROP TABLE idempotency_keys"))
 
 
 def reading(engine: Engine) -> Connection:

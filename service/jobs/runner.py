@@ -28,13 +28,12 @@ from packing.spec import CommonSpec
 from service import kinds
 from service.engine.executor import Executor
 from service.engine.line import build_dataset
-from service.engine.tokenizers import find_tokenizer
 from service.jobs.catalog import Catalog, DatasetEntry
 from service.jobs.job import Job, Lease, State
 from service.jobs.leases import Claim, LeaseLostError, LeaseStore
 from service.jobs.watch import CancelAskedError, Hold, JobWatch, StopAskedError
 from service.library import folder_of
-from service.resolve import resolve_sources
+from service.resolve import resolve_sources, resolve_tokenizer
 from service.settings import Settings
 from service.storage.objects import Objects
 
@@ -146,7 +145,9 @@ class Runner:
             spec=spec,
             # Whether these are the owner's to use was decided when the job was taken.
             sources=resolve_sources(spec, parts.catalog, parts.objects),
-            tokenizer=find_tokenizer(spec.tokenizer, registered=parts.settings.registered_tokenizers()),
+            tokenizer=resolve_tokenizer(
+                spec.tokenizer, owner=job.key_id, settings=parts.settings, catalog=parts.catalog, objects=parts.objects
+            ),
             objects=parts.objects,
             work=work_folder(job),
             target=folder_of(job.target),

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from service.jobs.catalog import DatasetEntry, UploadEntry
 from service.jobs.eventlog import Entry
 from service.jobs.job import Job
+from service.jobs.registry import TokenizerEntry
 
 
 class ProgressBody(BaseModel):
@@ -99,6 +100,26 @@ class UploadBody(BaseModel):
     sha256: str
     problems: RowProblems
     created_at: str
+
+
+class TokenizerBody(BaseModel):
+    """A tokenizer by the name that specs use. `origin` is `builtin`, `operator` or `upload`; only uploaded ones have an id."""
+
+    id: str | None
+    name: str
+    origin: str
+    digest: str | None
+    vocab_size: int | None
+    chat_template: bool | None
+    bytes: int | None
+    created_at: str | None
+
+
+class TokenizerPage(BaseModel):
+    """Tokenizers: on the first page the service's own, then uploaded ones, newest first; `after=<id of the last>` gives the next."""
+
+    data: list[TokenizerBody]
+    has_more: bool
 
 
 class DatasetBody(BaseModel):
@@ -208,6 +229,20 @@ def upload_body(entry: UploadEntry) -> UploadBody:
         rows=record["rows"],
         sha256=record["digest"],
         problems=RowProblems.model_validate(record["problems"]),
+        created_at=when(entry.created_at),
+    )
+
+
+def tokenizer_body(entry: TokenizerEntry) -> TokenizerBody:
+    """An uploaded tokenizer for the wire."""
+    return TokenizerBody(
+        id=entry.id,
+        name=entry.name,
+        origin="upload",
+        digest=entry.digest,
+        vocab_size=entry.vocab_size,
+        chat_template=entry.chat_template,
+        bytes=entry.bytes,
         created_at=when(entry.created_at),
     )
 

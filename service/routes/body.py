@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
+from starlette.types import Message
 
 from service.problems import MalformedError, MediaTypeError, NotFoundError, TooLargeError
 
@@ -41,6 +42,17 @@ async def chunks(request: Request, limit: int) -> AsyncIterator[bytes]:
     if too_large:
         message = f"the body has more than {limit} bytes, which is the most this address takes"
         raise TooLargeError(message)
+
+
+def counted_request(request: Request, limit: int) -> Request:
+    """The same request with a body that is counted as it is read: for forms. It raises as `chunks` does."""
+    counted = chunks(request, limit)
+
+    async def receive() -> Message:
+        chunk = await anext(counted, None)
+        return {"type": "http.request", "body": chunk or b"", "more_body": chunk is not None}
+
+    return Request(request.scope, receive)
 
 
 async def read_object(request: Request, limit: int) -> dict[str, Any]:
@@ -87,7 +99,7 @@ def known_cursor(prefix: str, value: str | None) -> str | None:
     return value
 
 
-NAMES = {"job": "job", "ds": "dataset", "up": "upload"}
+NAMES = {"job": "job", "ds": "dataset", "up": "upload", "tok": "tokenizer"}
 
 
 def _refuse(name: str) -> NoReturn:

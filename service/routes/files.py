@@ -5,12 +5,12 @@ What its manifest names, with ranges and conditions, as attachments that no brow
 
 from __future__ import annotations
 
-import base64
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
+from service.digests import digest_field
 from service.library import Item
 from service.routes.datasets import find
 from service.routes.ranges import byte_range, matches
@@ -69,7 +69,7 @@ def _find(services: Services, request: Request, dataset_id: str, path: str) -> t
 
 
 def _headers(item: Item, etag: str) -> dict[str, str]:
-    digest = f"sha-256=:{base64.b64encode(bytes.fromhex(item.sha256)).decode()}:"
+    digest = digest_field(item.sha256)
     name = item.path.rpartition("/")[2]
     return {
         "Content-Type": TYPES.get(f".{name.rpartition('.')[2]}", "application/octet-stream"),

@@ -13,13 +13,15 @@ from fastapi.responses import JSONResponse
 from packing.dataset.manifest import canonical_json
 from packing.spec import CommonSpec
 from service import kinds
+from service.engine.bounded import run_bounded
+from service.engine.inputs import sources_json
 from service.engine.line import check_tokens
 from service.engine.preview import estimate, plan_ahead, preview_rows
-from service.engine.tokenizers import TokenizerRecord, find_tokenizer
+from service.engine.tokenizers import TokenizerRecord
 from service.jobs.job import State
 from service.jobs.store import Request as JobRequest
 from service.problems import MalformedError
-from service.resolve import resolve_sources
+from service.resolve import resolve_sources, resolve_tokenizer
 from service.routes.bodies import EstimateBody, JobBody, JobPage, PreviewBody, job_body
 from service.routes.body import known_cursor, known_id, read_object
 from service.services import Services, Wired
@@ -69,13 +71,40 @@ def _parts(services: Services, value: dict[str, Any]) -> tuple[CommonSpec, Mappi
     spec = kinds.spec_of(value)
     kinds.refuse_paths(spec)
     sources = resolve_sources(spec, services.catalog, services.objects)
-    return spec, sources, find_tokenizer(spec.tokenizer, registered=services.settings.registered_tokenizers())
+    tokenizer = resolve_tokenizer(
+        spec.tokenizer,
+        owner=services.caller.owner,
+        settings=services.settings,
+        catalog=services.catalog,
+        objects=services.objects,
+    )
+    return spec, sources, tokenizer
+
+
+def _bounded(
+    services: Services,
+    task: str,
+    parts: tuple[CommonSpec, Mapping[str, SourceRecord], TokenizerRecord],
+    **more: Any,
+) -> Any:
+    """Do with a tokenizer that somebody uploaded, in a process of its own, what is done here with those of the operator."""
+    spec, sources, tokenizer = parts
+    payload = {
+        "spec": spec.to_json(),
+        "sources": sources_json(sources),
+        "tokenizer": tokenizer.to_json(),
+        "store": services.objects.url,
+    }
+    return run_bounded(task, payload | more)
 
 
 def _submit(services: Services, value: dict[str, Any], key: str | None) -> Response:
-    spec, sources, tokenizer = _parts(services, value)
-    check_tokens(spec, sources, tokenizer)
-    plan_ahead(spec=spec, tokenizer=tokenizer, objects=services.objects)
+    spec, sources, tokenizer = parts = _parts(services, value)
+    if tokenizer.uploaded:
+        _bounded(services, "admit", parts)
+    else:
+        check_tokens(spec, sources, tokenizer)
+        plan_ahead(spec=spec, tokenizer=tokenizer, objects=services.objects)
     job, found = services.jobs.submit(
         JobRequest(
             kind=spec.kind,
@@ -91,8 +120,11 @@ def _submit(services: Services, value: dict[str, Any], key: str | None) -> Respo
 
 
 def _estimate(services: Services, value: dict[str, Any]) -> dict[str, Any]:
-    spec, sources, tokenizer = _parts(services, value)
-    found = estimate(spec=spec, sources=sources, tokenizer=tokenizer, objects=services.objects)
+    spec, sources, tokenizer = parts = _parts(services, value)
+    if tokenizer.uploaded:
+        found = _bounded(services, "estimate", parts)
+    else:
+        found = estimate(spec=spec, sources=sources, tokenizer=tokenizer, objects=services.objects)
     return {"valid": True, "kind": spec.kind, **found}
 
 
@@ -104,8 +136,11 @@ async def preview(request: Request, services: Wired, count: Annotated[int, Query
 
 
 def _preview(services: Services, value: dict[str, Any], count: int) -> dict[str, Any]:
-    spec, sources, tokenizer = _parts(services, value)
-    rows = preview_rows(spec=spec, sources=sources, tokenizer=tokenizer, objects=services.objects, count=count)
+    spec, sources, tokenizer = parts = _parts(services, value)
+    if tokenizer.uploaded:
+        rows = _bounded(services, "preview", parts, count=count)
+    else:
+        rows = preview_rows(spec=spec, sources=sources, tokenizer=tokenizer, objects=services.objects, count=count)
     return {"kind": spec.kind, "rows": rows}
 
 

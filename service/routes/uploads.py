@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
@@ -28,7 +28,10 @@ BODY: dict[str, Any] = {
 
 @router.post("/uploads", status_code=201, response_model=UploadBody, openapi_extra=BODY)
 async def create_upload(
-    request: Request, services: Wired, name: Annotated[str | None, Query(max_length=1000)] = None
+    request: Request,
+    services: Wired,
+    name: Annotated[str | None, Query(max_length=1000)] = None,
+    content_digest: Annotated[str | None, Header(description="sha-256 of the body (RFC 9530), verified")] = None,  # noqa: ARG001  # read off the request, here for the document
 ) -> Response:
     """Upload one JSONL (plain, .gz, .zst) or Parquet file, raw or multipart. It is read, checked and counted.
 

@@ -9,20 +9,24 @@ from dataclasses import dataclass
 import pytest
 from fastapi.testclient import TestClient
 
-from service.access import Scope
+from service.access import Caller, Scope
 from service.app import create_app
 from service.door import FOR_ADMINS, OPEN
 from service.services import Services
 from tests.service.support import BASE, assert_problem, conversations, make_runner, open_api, settings_in, spec_for
 
 JSONL = {"Content-Type": "application/jsonl"}
-OTHERS = "ds_0123456789abcdef", "job_0123456789abcdef", "up_0123456789abcdef"
+OTHERS = "ds_0123456789abcdef", "job_0123456789abcdef", "up_0123456789abcdef", "tok_0123456789abcdef"
 
 MATRIX = {
     # What the owner gets: an address that is missing here has nobody's word that it is guarded.
     ("POST", "/v1/uploads"): 201,
     ("GET", "/v1/uploads/{upload_id}"): 200,
     ("DELETE", "/v1/uploads/{upload_id}"): 204,
+    ("POST", "/v1/tokenizers"): 422,  # the body is no tokenizer
+    ("GET", "/v1/tokenizers"): 200,
+    ("GET", "/v1/tokenizers/{tokenizer}"): 200,
+    ("DELETE", "/v1/tokenizers/{tokenizer}"): 204,
     ("POST", "/v1/jobs"): 202,
     ("GET", "/v1/jobs"): 200,
     ("GET", "/v1/jobs/{job_id}"): 200,
@@ -93,6 +97,9 @@ def world(tmp_path):
         assert make_runner(services).run_once()
         ids["dataset_id"] = made.call("GET", "/v1/jobs/{job_id}", key="owner").json()["dataset_id"]
         assert ids["dataset_id"]
+        owner = services.catalog.seen_by(Caller(keys["owner"].split("_")[1], frozenset()))
+        told = {"digest": "d", "sha256": "s", "vocab_size": 1, "chat_template": False, "files": {}, "bytes": 1}
+        ids["tokenizer"] = owner.tokenizers.add(owner.tokenizers.new_id(), "mine", told).id
         yield made
     services.close()
 
@@ -199,12 +206,12 @@ def test_a_key_that_reads_reads_and_changes_nothing(world):
         response = world.call(method, template, key="reader")
         assert_problem(response, 403, "missing_scope")
         assert 'scope="write"' in response.headers["www-authenticate"]
-    assert len(WRITING) == 8
+    assert len(WRITING) == 10
     assert all(world.call(*key, key="owner").status_code == 200 for key in READING)
 
 
 def test_what_belongs_to_another_is_not_there(world):
-    unknown = dict(zip(("dataset_id", "job_id", "upload_id"), OTHERS, strict=True))
+    unknown = dict(zip(("dataset_id", "job_id", "upload_id", "tokenizer"), OTHERS, strict=True))
     assert len(WITH_IDS) > 15
     for method, template in WITH_IDS:
         seen = world.call(method, template, key="other")

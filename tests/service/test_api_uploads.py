@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import io
@@ -86,6 +87,30 @@ def test_lines_that_are_no_json_or_no_utf8_are_reported_not_refused(api):
     found = api.post("/v1/uploads", content=data, headers=JSONL).json()
     assert (found["rows"], found["problems"]["count"]) == (4, 2)
     assert [problem["row"] for problem in found["problems"]["first"]] == [3, 4]
+
+
+def digest(data):
+    return f"sha-256=:{base64.b64encode(hashlib.sha256(data).digest()).decode()}:"
+
+
+@pytest.mark.parametrize("field", ["Content-Digest", "Repr-Digest"])
+def test_a_digest_sent_with_an_upload_is_held_against_it(api, services, field):
+    data = conversations(4)
+    for value in (digest(data), f"sha-512=:AAAA:, {digest(data)}", "md5=:AAAA:"):
+        assert api.post("/v1/uploads", content=data, headers=JSONL | {field: value}).status_code == 201, value
+    there = services.objects.list("uploads")
+    damaged = data[:-10] + b"X" + data[-9:]
+    body = assert_problem(
+        api.post("/v1/uploads", content=damaged, headers=JSONL | {field: digest(data)}), 422, "digest_mismatch"
+    )
+    assert body["errors"][0]["pointer"] == field
+    for value in ("sha-256=abc", "sha-256=:AAAA:", "sha-256=:A:", "", "nonsense"):
+        response = api.post("/v1/uploads", content=data, headers=JSONL | {field: value})
+        assert_problem(response, 422, "malformed_request")
+    form = api.post("/v1/uploads", files={"file": ("a.jsonl", data)}, headers={field: digest(data)})
+    assert_problem(form, 422, "malformed_request")
+    assert services.objects.list("uploads") == there
+    assert list(services.settings.incoming.iterdir()) == []
 
 
 def test_an_upload_over_the_limit(tmp_path):

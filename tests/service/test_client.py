@@ -14,6 +14,7 @@ from packing.dataset.reader import check_file, read_manifest
 from service import client as client_module
 from service.cli import main
 from service.client import Client, RefusedError, UnreachableError
+from service.digests import digest_field
 from tests.service.support import conversations, make_runner, settings_in
 
 
@@ -65,6 +66,16 @@ def test_a_download_is_whole(client, dataset, tmp_path):
     assert whole(tmp_path / "d") == manifest
     assert sum(passed) == sum(f.bytes for f in (*manifest.files, *manifest.documents))
     assert list((tmp_path / "d").rglob("*.part")) == []
+
+
+def test_an_upload_carries_its_sha256(client, wire, tmp_path):
+    place = tmp_path / "a.jsonl"
+    place.write_bytes(conversations(3))
+    passed = []
+    assert client.upload(place, report=passed.append)["rows"] == 3
+    assert sum(passed) == place.stat().st_size
+    sent = wire.asked("/v1/uploads")[0].headers["content-digest"]
+    assert sent == digest_field(hashlib.sha256(place.read_bytes()).hexdigest())
 
 
 def test_what_is_there_and_right_is_not_fetched_again(client, wire, dataset, tmp_path):

@@ -1,4 +1,4 @@
-"""Keys: what is kept of them, how they are compared, quotas and idempotency by owner, older databases, the command line."""
+"""Keys: what is kept of them, how they are compared, quotas and idempotency by owner, the command line."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from types import SimpleNamespace
 
 import httpx2
 import pytest
-from sqlalchemy import Column, Float, MetaData, String, Table, Text, inspect, select, text, update
+from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
 from service import access
 from service.access import Caller, KeyFormError, Scope
 from service.cli import main
 from service.client import Client, RefusedError
-from service.jobs import database, keys
-from service.jobs.catalog import Catalog
+from service.jobs import keys
 from service.jobs.database import api_keys, open_database
 from service.jobs.keys import KeyStore, keys_exist
 from service.jobs.store import JobStore, Request
@@ -259,76 +258,6 @@ def test_a_stream_ends_when_its_key_is_revoked(tmp_path, monkeypatch):
         assert '"state":"queued"' in answer.text.replace(" ", "")
         assert asked == [made.id] * 3
     services.close()
-
-
-# --- databases of an earlier version --------------------------------------------------------------------------------
-
-
-def older(url):
-    """A database as it was before there were owners, with a row in each table."""
-    engine = open_database(url)
-    with engine.begin() as connection:
-        database.metadata.drop_all(connection)
-    old = MetaData()
-    for name in ("jobs", "uploads", "datasets"):
-        columns = [c for c in database.metadata.tables[name].columns if c.name != "key_id"]
-        Table(name, old, *(Column(c.name, c.type, primary_key=c.primary_key, nullable=c.nullable) for c in columns))
-    Table(
-        "idempotency_keys",
-        old,
-        Column("key", String(255), primary_key=True),
-        Column("body_sha256", String(64), nullable=False),
-        Column("job_id", String(64), nullable=False),
-        Column("created_at", Float, nullable=False),
-    )
-    with engine.begin() as connection:
-        old.create_all(connection)
-        for table in old.tables.values():
-            row = {c.name: "{}" if isinstance(c.type, String | Text) else 1 for c in table.columns}
-            row |= {name: value for name, value in {"state": "queued", "id": "job_1"}.items() if name in row}
-            if table.name == "idempotency_keys":
-                row |= {"key": "again", "body_sha256": "s", "job_id": "job_1"}
-            connection.execute(table.insert().values(row))
-    engine.dispose()
-
-
-def test_an_older_database_gains_its_columns_and_keeps_its_rows(url):
-    older(url)
-    for _ in range(2):  # the second time there is nothing left to do
-        engine = open_database(url)
-        tables = inspect(engine)
-        for table in database.metadata.tables.values():
-            assert {c["name"] for c in tables.get_columns(table.name)} == {c.name for c in table.columns}
-        assert not tables.has_table("idempotency_keys")
-        assert tables.get_pk_constraint("owned_idempotency_keys")["constrained_columns"] == ["key_id", "key"]
-        store, catalog = JobStore(engine, queue_limit=100), Catalog(engine)
-        assert store.get("job_1").key_id == ""
-        assert catalog.dataset("job_1").key_id == ""
-        assert store.submit(request(key="again", body_sha256="s"))[0].id == "job_1"
-        assert catalog.upload("job_1").id == "job_1"
-        assert catalog.seen_by(caller("someone")).datasets() == []
-        engine.dispose()
-    engine = open_database(url)
-    mine = JobStore(engine, queue_limit=100).seen_by(caller("someone"))
-    assert mine.submit(request())[0].key_id == "someone"
-    engine.dispose()
-
-
-def test_a_step_that_fails_leaves_the_database_as_it_was(url, monkeypatch):
-    older(url)
-    real = database._step_forward
-
-    def fails(connection):
-        real(connection)
-        connection.execute(text("SELECT * FROM nowhere"))
-
-    monkeypatch.setattr(database, "_step_forward", fails)
-    with pytest.raises(database.UnavailableError):
-        open_database(url)
-    monkeypatch.undo()
-    engine = open_database(url)
-    assert JobStore(engine, queue_limit=100).submit(request(key="again", body_sha256="s"))[0].id == "job_1"
-    engine.dispose()
 
 
 # --- the command line and the client --------------------------------------------------------------------------------
