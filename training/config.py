@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
@@ -94,6 +95,13 @@ def _rope_base(value: Any) -> str | float:
         raise _RefusedError(message) from error
 
 
+def _switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        message = f"must be true or false, not {value!r}"
+        raise _RefusedError(message)
+    return value
+
+
 def _source(value: Any) -> str:
     text = _text(value)
     scheme = text.partition("://")[0] if "://" in text else ""
@@ -165,6 +173,14 @@ class LossConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ParallelConfig:
+    """How torchrun's processes share the work. `shard`: weights, gradients and optimizer states are spread over all of
+    them; else each holds all."""
+
+    shard: bool = _field(_switch, default=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """A whole training run."""
 
@@ -174,6 +190,7 @@ class Config:
     batch: BatchConfig = field(default_factory=BatchConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     steps: int = _field(_whole(1), 200)
     evaluate: None = _field(
         _only(None, "evaluation while training is not served by this version: leave evaluate out"), None
@@ -187,6 +204,7 @@ SECTIONS: Mapping[str, type] = {
     "optimizer": OptimizerConfig,
     "checkpoint": CheckpointConfig,
     "loss": LossConfig,
+    "parallel": ParallelConfig,
 }
 
 
@@ -208,6 +226,11 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+
+
+def told_elsewhere() -> bool:
+    """Whether another process that torchrun started on this machine reads the same config and tells its problems."""
+    return os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def read_config(path: Path) -> Config:
