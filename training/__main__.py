@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from packing.dataset.errors import LongweaveError, SpecError
-from training.config import read_config
+from training.config import read_config, told_elsewhere
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return run(config, as_json=arguments.json)
     except LongweaveError as error:
+        if isinstance(error, SpecError) and told_elsewhere():
+            return 2
         for line in _lines(error, as_json=arguments.json):
             print(line, file=sys.stderr)
         return 2 if isinstance(error, SpecError) else 1

@@ -69,14 +69,18 @@ def share(data: StepData, rank: int, world: int) -> StepData:
     if not 0 <= rank < world:
         message = f"there is no rank {rank} among {world}"
         raise ValueError(message)
-    count = len(data.batches)
+    check_share(len(data.batches), world)
+    return StepData(batches=data.batches[rank::world], state=data.state, dropped=data.dropped)
+
+
+def check_share(count: int, world: int) -> None:
+    """Raises TrainingError where `world` ranks cannot share a step's `count` packed rows evenly."""
     if count % world:
         message = (
             f"a step's {count} packed rows cannot be shared evenly by {world} ranks: set batch.tokens_per_step to "
             f"batch.row_tokens times a multiple of {world}"
         )
         raise TrainingError(message, param="/batch/tokens_per_step")
-    return StepData(batches=data.batches[rank::world], state=data.state, dropped=data.dropped)
 
 
 def lay_out(rows: Sequence[Row]) -> Batch:

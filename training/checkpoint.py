@@ -5,6 +5,9 @@ unpickled.
 one object a step step-00000050/          model (config.json, *.safetensors), optimizer.safetensors, state.json A
 checkpoint is written under a temporary name, flushed to disk and renamed; state.json names every file and its size, so
 that a folder copied in part is known for what it is.
+
+Several ranks write the optimizer's states as optimizer/*.safetensors, each its own part; all else is the same, written
+by rank 0. Either form is read by any number of ranks.
 """
 
 from __future__ import annotations
@@ -22,20 +25,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
 from packing.dataset.manifest import canonical_json
 from training.config import Config
 from training.errors import CheckpointError
+from training.gathered import read_optimizer, weights, write_parts
+from training.parallel import Ranks
 from training.rope import check_saved_rope
 from training.stream import DataState
 
 RUN, METRICS, STATE, OPTIMIZER = "run.json", "metrics.jsonl", "state.json", "optimizer.safetensors"
+PARTS = "optimizer"
+"""The folder of the optimizer's states as several ranks write them."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 """What goes along from the model's directory, so that a checkpoint is a model to run."""
+
+
+NO_PART = frozenset({"data", "checkpoint", "evaluate", "parallel"})
+"""Sections that are no part of what a run is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +61,9 @@ def identity(config: Config, data_digest: str) -> dict[str, Any]:
     """What makes a run the run it is, by pointer: all that changes its numbers.
 
     The data count by their manifest's digest, not by the place they are read from; keys, the checkpoints' number and
-    spacing, and evaluations do not count.
+    spacing, evaluations, and how the work is shared among processes do not count.
     """
-    sections = {name: value for name, value in asdict(config).items() if name not in {"data", "checkpoint", "evaluate"}}
+    sections = {name: value for name, value in asdict(config).items() if name not in NO_PART}
     flat = {f"/{name}": value for name, value in sections.items() if not isinstance(value, dict)}
     for name, value in sections.items():
         if isinstance(value, dict):
@@ -138,56 +148,73 @@ def save(
     optimizer: torch.optim.Optimizer,
     tokenizer_from: Path | None,
     keep: int,
+    ranks: Ranks,
 ) -> Path:
     """Write a checkpoint (tensors as safetensors, the rest as JSON), then let all but the newest `keep` go; returns its
-    folder."""
+    folder.
+
+    Every rank calls it and returns once the checkpoint stands.
+    """
     target = folder / f"step-{step:08d}"
-    work = folder / f".{target.name}.{os.getpid()}"
-    model.save_pretrained(work)
+    work = folder / f".{target.name}.part"
+    if ranks.speaks:
+        work.mkdir()
+    ranks.wait()
+    tensors = optimizer_entries(model, optimizer)
+    if ranks.grouped and tensors:
+        write_parts(tensors, work / PARTS)
+    whole = weights(model, ranks) if ranks.grouped else None
+    if ranks.speaks:
+        _write_model(work, model, whole, tokenizer_from)
+        if not ranks.grouped:
+            save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, work / OPTIMIZER)
+        _complete(work, target, {"step": step, "data": data.to_json(), "run": digest(run)})
+        for old in sorted(_checkpoints(folder))[:-keep]:
+            shutil.rmtree(old)
+    ranks.wait()
+    return target
+
+
+def _write_model(
+    work: Path, model: PreTrainedModel, whole: dict[str, torch.Tensor] | None, tokenizer_from: Path | None
+) -> None:
+    model.save_pretrained(work, state_dict=whole)
     check_saved_rope(work, model)
-    save_file(_optimizer_tensors(model, optimizer), work / OPTIMIZER)
     for name in TOKENIZER_FILES:
         if tokenizer_from is not None and (tokenizer_from / name).is_file():
             shutil.copyfile(tokenizer_from / name, work / name)
-    files = {path.name: path.stat().st_size for path in sorted(work.iterdir())}
-    state = {"step": step, "data": data.to_json(), "run": digest(run), "files": files}
-    (work / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
-    for path in (*work.iterdir(), work):
+
+
+def _complete(work: Path, target: Path, state: dict[str, Any]) -> None:
+    """Name every file in state.json, flush all to disk, and give the folder its name."""
+    found = sorted(work.rglob("*"))
+    files = {str(path.relative_to(work)): path.stat().st_size for path in found if path.is_file()}
+    (work / STATE).write_text(json.dumps(state | {"files": files}, indent=1), encoding="utf-8")
+    for path in (*found, work / STATE, work):
         _flush(path)
     if target.exists():  # one that was passed over as not whole
         shutil.rmtree(target)
     work.rename(target)
-    _flush(folder)
-    for old in sorted(_checkpoints(folder))[:-keep]:
-        shutil.rmtree(old)
-    return target
+    _flush(target.parent)
 
 
-def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """An optimizer's state as `parameter|entry` to tensor."""
+def optimizer_entries(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """An optimizer's state as `parameter|entry` to tensor, as it is held."""
     return {
-        f"{name}|{entry}": tensor.detach().cpu().contiguous()
+        f"{name}|{entry}": tensor
         for name, parameter in model.named_parameters()
         for entry, tensor in optimizer.state.get(parameter, {}).items()
     }
 
 
-def restore_optimizer(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Give an optimizer the state saved in a checkpoint; raises CheckpointError where it cannot be read or does not
-    fit."""
-    path = checkpoint.folder / OPTIMIZER
-    try:
-        tensors = load_file(path)
-        parameters = dict(model.named_parameters())
-        for key, tensor in tensors.items():
-            name, _, entry = key.rpartition("|")
-            parameter = parameters[name]
-            # AdamW counts its steps on the CPU, whatever the device.
-            device = "cpu" if entry == "step" else parameter.device
-            optimizer.state[parameter][entry] = tensor.to(device)
-    except (OSError, KeyError, SafetensorError) as error:
-        message = f"{path} cannot be restored ({error})"
-        raise CheckpointError(message, param=str(path)) from error
+def restore_optimizer(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks) -> None:
+    """Give an optimizer the state saved in a checkpoint, in whichever form; raises CheckpointError where it cannot be
+    read or does not fit."""
+    parts = checkpoint.folder / PARTS
+    parameters = dict(model.named_parameters())
+    for key, tensor in read_optimizer(parts if parts.is_dir() else checkpoint.folder, model, ranks).items():
+        name, _, entry = key.rpartition("|")
+        optimizer.state[parameters[name]][entry] = tensor
 
 
 class Metrics:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
@@ -209,6 +210,14 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ParallelConfig:
+    """How torchrun's processes share the work. `shard`: weights, gradients and optimizer states are spread over all of
+    them; else each holds all."""
+
+    shard: bool = _field(_flag, default=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """A whole training run."""
 
@@ -218,6 +227,7 @@ class Config:
     batch: BatchConfig = field(default_factory=BatchConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     steps: int = _field(_whole(1), 200)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
@@ -230,6 +240,7 @@ SECTIONS: Mapping[str, type] = {
     "checkpoint": CheckpointConfig,
     "loss": LossConfig,
     "evaluate": EvaluateConfig,
+    "parallel": ParallelConfig,
 }
 
 
@@ -251,6 +262,11 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+
+
+def told_elsewhere() -> bool:
+    """Whether another process that torchrun started on this machine reads the same config and tells its problems."""
+    return os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def read_config(path: Path) -> Config:

@@ -5,7 +5,8 @@ LongweaveError
     ├── ModelError             the model cannot be loaded, or does something this worker does not reproduce
     │   ├── AttentionError     attention that does not follow the rows' boundaries, or cannot be told to
     │   └── RopeError          rotary positions that are not what was asked for
-    └── CheckpointError        a checkpoint folder that belongs to another run, or is in use
+    ├── CheckpointError        a checkpoint folder that belongs to another run, or is in use
+    └── PeerError              another rank of the run has failed, and has said why
 """
 
 from __future__ import annotations
@@ -41,3 +42,12 @@ class CheckpointError(TrainingError):
     """A checkpoint folder that belongs to another run, or is in use by one."""
 
     code = "invalid_checkpoint"
+
+
+class PeerError(TrainingError):
+    """Another rank of the run has failed and has said why: nothing is left to say here."""
+
+    code = "rank_failed"
+
+    def __init__(self) -> None:
+        super().__init__("another rank of the run has failed and said why")

@@ -1,6 +1,7 @@
 """The run: rows in, weights out, one optimizer step after another, resumable at every checkpoint.
 
-One process and one device: FSDP and LoRA come in beside `_take_step` and `load_model` in `_run`.
+The same code for one process and for many: what differs is `Ranks`. Every rank reads the whole step and trains on its
+share of it, so that the order of the data and the loss's divisor need no word between ranks.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,15 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from packing.dataset.errors import DatasetError
-from training.batch import StepData, steps, too_long
+from training.batch import Batch, StepData, check_share, share, steps, too_long
 from training.checkpoint import Checkpoint, Metrics, claimed, identity, newest, restore_optimizer, save
 from training.config import Config, OptimizerConfig
-from training.errors import TrainingError
+from training.errors import PeerError, TrainingError
 from training.evaluation.measure import Evaluations
 from training.loss import chunked_cross_entropy, target_weights
 from training.messages import chat_encoder
 from training.model import describe, hidden_states, load_model, output_head, preflight
+from training.parallel import Ranks, joined, whole
 from training.prefetch import ahead
 from training.rows import IGNORED
 from training.source import Source, open_source
@@ -37,12 +39,16 @@ BETAS = (0.9, 0.95)
 COOLDOWN = 0.1
 """Share of the steps over which `wsd` falls to zero."""
 
+ALONE = Ranks(device=torch.device("cpu"))
+"""One process, with the model wherever it is."""
+
 Say = Callable[[str], None]
 Record = Callable[[dict[str, Any]], None]
 
 
 def run(config: Config, *, as_json: bool = False) -> int:
-    """Train with progress lines on stdout (`as_json`: JSON objects); returns the exit code 0.
+    """Train with progress lines on stdout (`as_json`: JSON objects); returns the exit code: 0, or 1 where another rank
+    of the run has failed and said why.
 
     Raises LongweaveErrors where the work fails.
     """
@@ -53,7 +59,10 @@ def run(config: Config, *, as_json: bool = False) -> int:
     def record(metrics: dict[str, Any]) -> None:
         print(json.dumps(metrics) if as_json else progress(metrics, config.steps), flush=True)
 
-    train(config, say=say, record=record)
+    try:
+        train(config, say=say, record=record)
+    except PeerError:
+        return 1
     return 0
 
 
@@ -73,15 +82,30 @@ def train(config: Config, *, say: Say, record: Record) -> None:
     the step, lr, grad_norm (before clipping), tokens_per_second, after the step the epoch and the rows of it
     consumed, and how many rows were dropped for their length. Raises the LongweaveErrors of its parts.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        message = "this version trains in one process: start it without torchrun, or with --nproc-per-node 1"
-        raise TrainingError(message)
     transformers_logging.disable_progress_bar()
-    source = open_source(config.data.source, key=config.data.key)
-    whose = identity(config, source.digest)
+    with joined() as ranks, _in_sentences(config):
+        if not ranks.speaks:
+            say, record = _silent, _silent
+        if ranks.grouped and config.evaluate.asked:
+            message = "evaluation runs in one process: leave evaluate out under torchrun, and evaluate the checkpoints afterwards"
+            raise TrainingError(message, param="/evaluate")
+        check_share(config.batch.tokens_per_step // config.batch.row_tokens, ranks.world)
+        source = open_source(config.data.source, key=config.data.key)
+        whose = identity(config, source.digest)
+        with claimed(Path(config.checkpoint.dir), whose) if ranks.speaks else nullcontext():
+            ranks.wait()
+            _run(config, source, whose, ranks, say, record)
+
+
+def _silent(_: Any) -> None:
+    """What the ranks beside rank 0 say."""
+
+
+@contextmanager
+def _in_sentences(config: Config) -> Generator[None]:
+    """What the machine does to a run, told as TrainingErrors."""
     try:
-        with claimed(Path(config.checkpoint.dir), whose):
-            _run(config, source, whose, say, record)
+        yield
     except BrokenPipeError:  # whoever read our lines has gone: the command line knows what to do
         raise
     except torch.OutOfMemoryError as error:
@@ -92,7 +116,7 @@ def train(config: Config, *, say: Say, record: Record) -> None:
         raise TrainingError(message) from error
 
 
-def _run(config: Config, source: Source, whose: dict[str, Any], say: Say, record: Record) -> None:
+def _run(config: Config, source: Source, whose: dict[str, Any], ranks: Ranks, say: Say, record: Record) -> None:
     folder = Path(config.checkpoint.dir)
     stream = RowStream(
         source,
@@ -102,29 +126,33 @@ def _run(config: Config, source: Source, whose: dict[str, Any], say: Say, record
     )
     extent = checked_extent(stream, config)
     start = newest(folder, whose, say) or Checkpoint(folder=folder, step=0, data=DataState())
+    if not ranks.agree(start.step):
+        message = f"the ranks see different checkpoints in {folder}: it must lie where every node can read and write"
+        raise TrainingError(message, param="/checkpoint/dir")
     evaluations = Evaluations(config, folder, source.manifest, say, after=start.step)
     if start.step >= config.steps and not evaluations.due(start.step):
         say(f"{start.folder} holds all {config.steps} steps: nothing is left to do")
         return
     resumed = start.folder if start.step else None
     model = load_model(config.model, extent=extent, manifest=source.manifest, checkpoint=resumed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device).train()  # pyright: ignore[reportArgumentType]  (transformers wraps `to` without its overloads)
+    ranks = ranks.spread(model.train(), shard=config.parallel.shard)
     optimizer = build_optimizer(model, config.optimizer)
     if resumed is not None:
-        restore_optimizer(start, model, optimizer)
+        restore_optimizer(start, model, optimizer, ranks)
         say(f"going on from {resumed}")
-    say(f"model: {describe(model)}, on {device}")
+    on = f"{ranks.world} × {ranks.device.type}" if ranks.grouped else f"{ranks.device}"
+    say(f"model: {describe(model)}, on {on}")
     say(f"data: {source.manifest.name}, {stream.rows} rows, positions to {extent.position:,}")
     reading = _step_data(config, stream, start.data)
-    data = _checked(model, reading, say)
-    metrics = Metrics(folder, after=start.step)
+    data = _checked(model, reading, ranks, say)
+    metrics = Metrics(folder, after=start.step) if ranks.speaks else None
     try:
         evaluations.at(start.step, model)
         for step in range(start.step + 1, config.steps + 1):
             batches = next(data)
-            measured = {"step": step, **_take_step(model, optimizer, batches, config, step)}
-            metrics.write(measured)
+            measured = {"step": step, **_take_step(model, optimizer, batches, config, step, ranks)}
+            if metrics is not None:
+                metrics.write(measured)
             record(measured)
             if step % config.checkpoint.every == 0 or step == config.steps:
                 saved = save(
@@ -136,11 +164,13 @@ def _run(config: Config, source: Source, whose: dict[str, Any], say: Say, record
                     optimizer=optimizer,
                     tokenizer_from=resumed or (Path(config.model.path) if config.model.path else None),
                     keep=config.checkpoint.keep,
+                    ranks=ranks,
                 )
                 say(f"checkpoint {saved}")
             evaluations.at(step, model)
     finally:
-        metrics.close()
+        if metrics is not None:
+            metrics.close()
         reading.close()
 
 
@@ -172,11 +202,11 @@ def checked_extent(stream: RowStream, config: Config) -> Extent:
     return extent
 
 
-def _checked(model: PreTrainedModel, data: Iterator[StepData], say: Say) -> Iterator[StepData]:
-    """The same steps, after the model's attention has been checked on the first packed row."""
+def _checked(model: PreTrainedModel, data: Iterator[StepData], ranks: Ranks, say: Say) -> Iterator[StepData]:
+    """The same steps, after the model's attention has been checked on the first packed row, by every rank."""
     first = next(data)
-    batch = first.batches[0].to(model.device)
-    preflight(model, batch)
+    batch = first.batches[0].to(ranks.device)
+    ranks.call(model, preflight, batch)
     say(f"attention follows the boundaries: checked on {len(batch.cu_seq_lens) - 1} sequences, {batch.tokens} tokens")
     return itertools.chain([first], data)
 
@@ -205,7 +235,12 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
 
 
 def _take_step(
-    model: PreTrainedModel, optimizer: torch.optim.Optimizer, data: StepData, config: Config, step: int
+    model: PreTrainedModel,
+    optimizer: torch.optim.Optimizer,
+    data: StepData,
+    config: Config,
+    step: int,
+    ranks: Ranks,
 ) -> dict[str, Any]:
     """One optimizer step over all its packed rows; returns its metrics without the step's number.
 
@@ -217,10 +252,10 @@ def _take_step(
     lr = learning_rate(config.optimizer, step, config.steps)
     for group in optimizer.param_groups:
         group["lr"] = lr
-    loss, targets = accumulate(model, data, normalize=config.loss.normalize)
+    loss, targets = accumulate(model, data, normalize=config.loss.normalize, ranks=ranks)
     norm = 0.0
     if loss is not None:
-        norm = nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip).item()
+        norm = whole(nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip)).item()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             message = f"step {step}: the loss is {loss} and the gradient's norm {norm}; try a lower optimizer.lr"
             raise TrainingError(message)
@@ -240,26 +275,34 @@ def _take_step(
     }
 
 
-def accumulate(model: PreTrainedModel, data: StepData, *, normalize: str) -> tuple[float | None, int]:
+def accumulate(
+    model: PreTrainedModel, data: StepData, *, normalize: str, ranks: Ranks = ALONE
+) -> tuple[float | None, int]:
     """Add the gradient of a step's loss to the parameters; returns the loss (None without targets) and the count of
-    targets.
+    targets, of all ranks.
 
-    The loss is normalised by the whole step's weights, whatever packed rows they fall into.
+    The loss is normalised by the whole step's weights, whatever packed rows and ranks they fall to.
     """
-    device = model.device
-    batches = [batch.to(device) for batch in data.batches]
-    weights = [target_weights(batch, normalize) for batch in batches]
-    total = sum(w.double().sum().item() for w in weights)
-    targets = sum(int((batch.targets != IGNORED).sum()) for batch in batches)
+    total = sum(target_weights(batch, normalize).double().sum().item() for batch in data.batches)
+    targets = sum(int((batch.targets != IGNORED).sum()) for batch in data.batches)
     if not targets:
         return None, 0
-    head = output_head(model)
     loss = 0.0
-    for batch, weight in zip(batches, weights, strict=True):
-        # Weights stay float32; on CUDA the work is done in bfloat16.
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            hidden = hidden_states(model, batch)[0]
-            part = chunked_cross_entropy(head, hidden, batch.targets[0], weight) / total
+    for batch in share(data, ranks.rank, ranks.world).batches:
+        part = ranks.call(model, weighted_loss, batch.to(model.device), normalize, total)
         part.backward()
         loss += part.item()
-    return loss, targets
+    return ranks.total(loss), targets
+
+
+def weighted_loss(model: PreTrainedModel, batch: Batch, normalize: str, total: float) -> torch.Tensor:
+    """A packed row's part of a step's loss: its weighted sum over the step's whole weight, a float32 scalar."""
+    head = output_head(model)
+    # Weights stay float32; on CUDA the work is done in bfloat16.
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=model.device.type == "cuda"):
+        hidden = hidden_states(model, batch)[0]
+        part = chunked_cross_entropy(head, hidden, batch.targets[0], target_weights(batch, normalize)) / total
+        if not bool((batch.targets != IGNORED).any()):
+            # FSDP sums the gradients there are: a rank without one for the head would wait for the others for ever.
+            part = part + head(hidden[:1]).float().sum() * 0.0
+    return part

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from packing.dataset.errors import InputError
-from training.config import read_config
+from packing.dataset.errors import InputError, SpecError
+from training.config import read_config, told_elsewhere
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +16,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train; raises SpecError for a bad config and other LongweaveErrors where the work fails."""
-    config = read_config(arguments.config)
+    try:
+        config = read_config(arguments.config)
+    except SpecError:
+        if told_elsewhere():
+            return 2
+        raise
     try:
         from training import loop  # torch takes seconds to import: a bad config is told at once
     except ModuleNotFoundError as error:

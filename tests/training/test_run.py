@@ -250,12 +250,6 @@ def test_a_folder_that_cannot_be_written_is_said_in_a_sentence(config_of: Build,
         run(config_of(checkpoint={"dir": str(tmp_path / "file" / "run")}))
 
 
-def test_several_processes_are_refused(config_of: Build, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(TrainingError, match="one process"):
-        run(config_of())
-
-
 def test_the_optimizer_steps_with_the_schedules_rate_and_a_clipped_gradient(
     config_of: Build, monkeypatch: pytest.MonkeyPatch
 ):

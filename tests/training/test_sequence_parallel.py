@@ -1,0 +1,92 @@
+"""Ulysses against one process: the same outputs and gradients on a packed row, over gloo."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RANK = """
+import sys
+import torch
+from torch import distributed as dist, nn
+from training.attention import boundary_attention
+from training.errors import AttentionError
+from training.sequence_parallel import across_ranks
+
+heads, key_heads = int(sys.argv[1]), int(sys.argv[2])
+dist.init_process_group("gloo")
+rank, size = dist.get_rank(), dist.get_world_size()
+torch.manual_seed(0)
+whole = [torch.randn(1, h, 24, 8, dtype=torch.float64) for h in (heads, key_heads, key_heads)]
+target = torch.randn(1, 24, heads, 8, dtype=torch.float64)
+options = {"cu_seq_lens_q": torch.tensor([0, 5, 17, 24], dtype=torch.int32), "max_length_q": 12}
+
+def run(attention, tensors, target):
+    leaves = [t.clone().requires_grad_() for t in tensors]
+    out, _ = attention(nn.Identity(), *leaves, None, **options)
+    (out * target).sum().backward()
+    return [out.detach(), *(leaf.grad for leaf in leaves)]
+
+def mine(t, dim):
+    return t.chunk(size, dim)[rank]
+
+attention = across_ranks(boundary_attention, dist.group.WORLD)
+if heads % size:
+    try:
+        run(attention, [mine(t, 2) for t in whole], mine(target, 1))
+    except AttentionError as error:
+        print(error)
+else:
+    wanted = run(boundary_attention, whole, target)
+    found = run(attention, [mine(t, 2) for t in whole], mine(target, 1))
+    for name, a, b, dim in zip("oqkv", wanted, found, (1, 2, 2, 2), strict=True):
+        assert b.abs().max() > 1e-3, name
+        torch.testing.assert_close(b, mine(a, dim), rtol=1e-10, atol=1e-10)
+    print("equal")
+dist.destroy_process_group()
+"""
+
+
+def ranks(size: int, heads: int, key_heads: int) -> list[str]:
+    """What each rank printed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "WORLD_SIZE": str(size),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, str(heads), str(key_heads)],
+            env=os.environ | shared | {"RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+    said: list[str] = []
+    for process in processes:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        said.append(out.strip())
+    return said
+
+
+@pytest.mark.parametrize(("size", "heads", "key_heads"), [(2, 4, 2), (4, 8, 2), (2, 6, 3)])
+def test_outputs_and_gradients_are_those_of_one_process(size: int, heads: int, key_heads: int):
+    """Key heads shared evenly, fewer key heads than ranks, and key heads that no even share exists for."""
+    assert ranks(size, heads, key_heads) == ["equal"] * size
+
+
+def test_heads_that_cannot_be_shared_are_refused():
+    assert ranks(2, 3, 1) == ["the model's 3 attention heads cannot be shared evenly by 2 ranks of a sequence"] * 2
