@@ -16,6 +16,7 @@ printf '%s' "$password" > secrets/database_password
 printf 'postgresql+psycopg://longweave:%s@database/longweave' "$password" > secrets/database_url
 printf '%s' "$access" > secrets/s3_access_key
 printf '%s' "$secret" > secrets/s3_secret_key
+printf '%s' "$(word)" > secrets/ray_token
 printf '{"identities": [{"name": "longweave", "credentials": [{"accessKey": "%s", "secretKey": "%s"}], "actions": ["Admin"]}]}\n' \
     "$access" "$secret" > secrets/s3_config
 # The folder keeps others out; the services, which are other users, read the files by themselves.

@@ -11,11 +11,13 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
+from fastapi.telemetry import TelemetryConfig
 
 from service.door import FOR_ADMINS, OPEN, Door
 from service.edges import Guard, install_error_handlers
 from service.kinds import KINDS
 from service.problems import MEDIA_TYPE
+from service.requests import Requests
 from service.routes import datasets, events, files, health, jobs, pages, scores, tokenizers, uploads
 from service.services import Services
 from service.settings import Settings
@@ -42,6 +44,7 @@ PROBLEM = {
         "code": {"type": "string"},
         "detail": {"type": "string"},
         "param": {"type": "string"},
+        "request_id": {"type": "string", "description": "X-Request-ID of the answer; the service's log has it too"},
         "errors": {
             "type": "array",
             "items": {
@@ -56,9 +59,22 @@ PROBLEM = {
 
 SECURITY = {"key": {"type": "http", "scheme": "bearer", "description": "an API key, `lw_<id>_<secret>`"}}
 
+TELEMETRY: TelemetryConfig = {
+    "auto_configure": True,  # sends nothing before the operator sets OTEL_EXPORTER_OTLP_ENDPOINT
+    "logs": False,  # they would hold the messages of exceptions, and those parts of requests
+}
 
-def create_app(settings: Settings, services: Services | None = None, *, keys_only: bool = False) -> FastAPI:
+
+def create_app(
+    settings: Settings,
+    services: Services | None = None,
+    *,
+    keys_only: bool = False,
+    telemetry: TelemetryConfig | None = None,
+) -> FastAPI:
     """The API on these settings; with `keys_only` it is closed to everybody while there are no keys.
+
+    `telemetry` overrides single settings of OpenTelemetry, such as its providers.
 
     Raises LongweaveError where the database or the object store cannot be used.
     """
@@ -79,12 +95,14 @@ def create_app(settings: Settings, services: Services | None = None, *, keys_onl
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
+        telemetry={**TELEMETRY, **(telemetry or {})},
     )
     app.state.services = wired
     for router in ROUTERS:
         app.include_router(router)
     app.add_middleware(Door, keys=wired.keys, keys_only=keys_only)
     app.add_middleware(Guard, hosts=settings.hosts)
+    app.add_middleware(Requests, meter=wired.meter)
     install_error_handlers(app, _allowed(ROUTERS))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

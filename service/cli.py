@@ -21,6 +21,7 @@ COMMANDS = {
     "serve": ("service.commands.serve", "API, runner and local Ray in one go"),
     "api": ("service.commands.api", "the API alone"),
     "runner": ("service.commands.runner", "the runner alone"),
+    "worker": ("service.commands.worker", "a node that builds for a runner on another machine"),
     "build": ("service.commands.build", "build a dataset without a server"),
     "preview": ("service.commands.preview", "the first rows of a spec, readable, at once"),
     "submit": ("service.commands.submit", "send a spec to a service"),

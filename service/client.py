@@ -81,10 +81,10 @@ class Client:
     ) -> None:
         self._http.close()
 
-    def submit(self, spec: Mapping[str, Any], *, key: str) -> dict[str, Any]:
+    def submit(self, spec: Mapping[str, Any], *, key: str, priority: int = 0) -> dict[str, Any]:
         """Put a spec into the queue. Under one `key` it is one job, however often the request has to be repeated."""
-        headers = {"Idempotency-Key": key}
-        return self._patiently(lambda: self._call("POST", "/v1/jobs", json=spec, headers=headers).json())
+        headers, query = {"Idempotency-Key": key}, {"priority": priority}
+        return self._patiently(lambda: self._call("POST", "/v1/jobs", params=query, json=spec, headers=headers).json())
 
     def job(self, job_id: str) -> dict[str, Any]:
         """One job."""

@@ -54,13 +54,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
-        async def send_guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers.setdefault("X-Content-Type-Options", "nosniff")
-                headers.setdefault("Referrer-Policy", "no-referrer")
-            await send(message)
-
+        send_guarded = harden(send)
         error = self._refusal(Headers(scope=scope))
         if error is not None:
             await respond(error)(scope, receive, send_guarded)
@@ -75,6 +69,24 @@ class Guard:
             if not origin.startswith(("http://", "https://")) or _name_of(origin) not in self._names:
                 return ForeignOriginError("web pages of other origins may not use this service", param="Origin")
         return None
+
+
+def harden(send: Send) -> Send:
+    """The same, with the headers that every answer has."""
+
+    async def send_hardened(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers.setdefault("X-Content-Type-Options", "nosniff")
+            headers.setdefault("Referrer-Policy", "no-referrer")
+        await send(message)
+
+    return send_hardened
+
+
+def unexpected() -> Response:
+    """The response for an error that nobody thought of: it tells nothing."""
+    return _problem_response(500, "internal_error", "an unexpected error; the service's log has more")
 
 
 def _name_of(url: str) -> str | None:
@@ -98,30 +110,33 @@ def _on_data(_request: Request, _error: Exception) -> Response:
     return respond(MalformedError("a text in the request holds a character that no database keeps, such as NUL"))
 
 
-def _on_full(error: Exception) -> Response | None:
+def full(error: Exception) -> Response | None:
     """The answer where the error is a full disk, in whatever words."""
     if not out_of_space(error):
         return None
-    log.error("no space left %s", type(error).__name__)
+    log.error("no space left error=%s", type(error).__name__)
     return respond(InsufficientStorageError("there is no space left for this: try again once some has been freed"))
 
 
 def _on_objects(_request: Request, error: Exception) -> Response:
-    if full := _on_full(error):
-        return full
-    log.error("object store error %s", type(error).__name__)
+    if (answer := full(error)) is not None:
+        return answer
+    log.error("object store error=%s", type(error).__name__)
     return respond(UnavailableError("the object store cannot be reached just now"))
 
 
 def _on_database(_request: Request, error: Exception) -> Response:
-    if full := _on_full(error):
-        return full
-    log.error("database error %s", type(error).__name__)
+    if (answer := full(error)) is not None:
+        return answer
+    log.error("database error=%s", type(error).__name__)
     return respond(UnavailableError("the database cannot be reached just now"))
 
 
 def install_error_handlers(app: FastAPI, allowed: Sequence[tuple[re.Pattern[str], frozenset[str]]]) -> None:
-    """Give every error of `app` the form of a problem. `allowed` has the methods of each path, for 405's Allow."""
+    """Give every error that is foreseen the form of a problem; service.requests does it for the others.
+
+    `allowed` has the methods of each path, for 405's Allow.
+    """
 
     def on_house(_request: Request, error: Exception) -> Response:
         assert isinstance(error, LongweaveError)
@@ -150,19 +165,12 @@ def install_error_handlers(app: FastAPI, allowed: Sequence[tuple[re.Pattern[str]
             detail = "there is nothing at this address"
         return _problem_response(error.status_code, CODES.get(error.status_code, "error"), detail, headers=headers)
 
-    def on_anything(_request: Request, error: Exception) -> Response:
-        if full := _on_full(error):
-            return full
-        log.error("unexpected error %s", type(error).__name__)
-        return _problem_response(500, "internal_error", "an unexpected error; the service's log has more")
-
     app.add_exception_handler(LongweaveError, on_house)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(DataError, _on_data)
     app.add_exception_handler(SQLAlchemyError, _on_database)
     app.add_exception_handler(StoreAwayError, _on_objects)
-    app.add_exception_handler(Exception, on_anything)
 
 
 def _problem_response(

@@ -28,6 +28,7 @@ from http import HTTPStatus
 from typing import Any
 
 from packing.dataset.errors import FieldProblem, InputError, LongweaveError, SpecError
+from service.logs import REQUEST
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -199,6 +200,8 @@ def problem(
     }
     if param is not None:
         body["param"] = param
+    if (request := REQUEST.get()) is not None:
+        body["request_id"] = request
     body["errors"] = [{"pointer": e.pointer, "message": e.message} for e in errors]
     return body
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from service.settings import SettingsError
 
-NAMES = ("LONGWEAVE_DATABASE_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+NAMES = ("LONGWEAVE_DATABASE_URL", "LONGWEAVE_RAY_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 def take_secrets(environ: MutableMapping[str, str]) -> None:

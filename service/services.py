@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -16,6 +16,7 @@ from service.jobs.keys import KeyStore
 from service.jobs.leases import LeaseStore
 from service.jobs.store import JobStore
 from service.library import Library
+from service.metrics import RequestMeter
 from service.settings import Settings
 from service.storage.objects import Objects
 from service.storage.probe import check_store
@@ -38,6 +39,7 @@ class Services:
     library: Library
     caller: Caller = HOUSE
     """Whom jobs and catalog speak to."""
+    meter: RequestMeter = field(default_factory=RequestMeter)
     stopping: threading.Event
     """Set when the server is about to stop: streams end themselves then."""
 

@@ -5,7 +5,8 @@
 | LONGWEAVE_DATA_DIR | ~/.local/share/longweave | database, objects and uploads on their way in |
 | LONGWEAVE_DATABASE_URL | SQLite in the data directory | any SQLAlchemy URL of SQLite or PostgreSQL |
 | LONGWEAVE_OBJECTS_URL | objects/ in the data directory | file:///… or s3://… |
-| LONGWEAVE_RAY_ADDRESS | none: a local Ray of our own | address of a Ray cluster |
+| LONGWEAVE_RAY_ADDRESS | none: a local Ray of our own | HOST:PORT of a Ray cluster's head |
+| LONGWEAVE_RAY_TOKEN | none | the token of that cluster; read where Ray is started |
 | LONGWEAVE_WORKERS | the CPUs of this machine | tasks in flight; 0 builds in the runner itself |
 | LONGWEAVE_TOKENIZERS | none | a folder; each folder in it with a tokenizer.json is a tokenizer by that name |
 | LONGWEAVE_HOSTS | none | names besides loopback that clients may call us by, with commas |
@@ -18,6 +19,7 @@
 | LONGWEAVE_HEARTBEAT_SECONDS | a quarter of the lease | how often a runner says it is alive |
 | LONGWEAVE_RETRY_SECONDS | 5 | the first pause after an unexpected error; doubled each time |
 | LONGWEAVE_FREE_BYTES | 256 MiB | what jobs leave free on the disk of a local store |
+| LONGWEAVE_LOG | text | the form of log lines: text or json |
 """
 
 from __future__ import annotations
@@ -26,9 +28,10 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from packing.dataset.errors import LongweaveError
+from service.logs import Form
 
 T = TypeVar("T")
 
@@ -69,6 +72,7 @@ class Settings:
     heartbeat_seconds: float = 5.0
     retry_seconds: float = 5.0
     free_bytes: int = 256 * MIB
+    log: Form = "text"
     limits: Limits = Limits()
 
     @property
@@ -112,6 +116,7 @@ class Settings:
             heartbeat_seconds=_number(environ, "LONGWEAVE_HEARTBEAT_SECONDS", float, lease / 4, least=0.05),
             retry_seconds=_number(environ, "LONGWEAVE_RETRY_SECONDS", float, 5.0, least=0),
             free_bytes=_number(environ, "LONGWEAVE_FREE_BYTES", int, 256 * MIB, least=0),
+            log=_log_form(environ),
             limits=Limits(
                 upload_bytes=_number(environ, "LONGWEAVE_MAX_UPLOAD_BYTES", int, Limits().upload_bytes, least=1),
                 body_bytes=_number(environ, "LONGWEAVE_MAX_BODY_BYTES", int, Limits().body_bytes, least=1),
@@ -121,6 +126,15 @@ class Settings:
                 ),
             ),
         )
+
+
+def _log_form(environ: Mapping[str, str]) -> Form:
+    given = environ.get("LONGWEAVE_LOG") or "text"
+    for form in get_args(Form):
+        if form == given:
+            return form
+    message = f"LONGWEAVE_LOG is text or json, not {given!r}"
+    raise SettingsError(message, param="LONGWEAVE_LOG")
 
 
 def _number(environ: Mapping[str, str], name: str, read: Callable[[str], T], default: T, *, least: float) -> T:

@@ -7,13 +7,15 @@ last real token, so that nothing made up enters the model, costs time or needs m
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from packing.dataset.errors import DatasetError
-from training.stream import IGNORED, DataState, Row
+from training.errors import TrainingError
+from training.rows import IGNORED, Row
+from training.stream import DataState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +51,32 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepData:
-    """The micro-batches of one optimizer step, and where the data stands after it."""
+    """The micro-batches of one optimizer step, where the data stands after it, and how many rows were dropped for
+    being too long while it was gathered."""
 
     batches: tuple[Batch, ...]
     state: DataState
+    dropped: int = 0
+
+
+def share(data: StepData, rank: int, world: int) -> StepData:
+    """The packed rows of a step that rank `rank` of `world` data-parallel ranks trains on: every `world`-th from its
+    own on, with the state of the whole step.
+
+    A pure function of the step, which is planned before it is shared: whatever divides a step's packed rows trains on
+    the same rows in the same steps. Raises TrainingError where `world` does not divide them.
+    """
+    if not 0 <= rank < world:
+        message = f"there is no rank {rank} among {world}"
+        raise ValueError(message)
+    count = len(data.batches)
+    if count % world:
+        message = (
+            f"a step's {count} packed rows cannot be shared evenly by {world} ranks: set batch.tokens_per_step to "
+            f"batch.row_tokens times a multiple of {world}"
+        )
+        raise TrainingError(message, param="/batch/tokens_per_step")
+    return StepData(batches=data.batches[rank::world], state=data.state, dropped=data.dropped)
 
 
 def lay_out(rows: Sequence[Row]) -> Batch:
@@ -72,41 +96,66 @@ def lay_out(rows: Sequence[Row]) -> Batch:
     )
 
 
-def packed_rows(rows: Iterator[tuple[Row, DataState]], row_tokens: int) -> Iterator[tuple[list[Row], DataState]]:
-    """Gather rows greedily into packed rows of at most `row_tokens` tokens, each with the state after its last row.
+@dataclass(slots=True, kw_only=True)
+class _Held:
+    """Rows gathered for one packed row, and how many were dropped on the way for being too long."""
 
-    Raises DatasetError, naming the row, for one that no packed row can hold. A row without tokens is passed over.
+    rows: list[Row] = field(default_factory=list)
+    tokens: int = 0
+    dropped: int = 0
+
+
+def packed_rows(
+    rows: Iterator[tuple[Row, DataState]], row_tokens: int, *, drop: bool = False
+) -> Iterator[tuple[list[Row], DataState, int]]:
+    """Gather rows greedily into packed rows of at most `row_tokens` tokens, each with the state after its last row and
+    the count of rows dropped since the packed row before.
+
+    Raises DatasetError, naming the row, for one that no packed row can hold, unless such rows are to `drop`. A row
+    without tokens is passed over. A whole epoch of rows that are too long is an error either way.
     """
-    held: list[Row] = []
-    filled = 0
+    held = _Held()
     state: DataState | None = None
+    kept_in: int | None = None
+    passed = 0
     for row, after in rows:
         size = len(row.input_ids)
+        kept_in = after.epoch if kept_in is None else kept_in
         if size > row_tokens:
-            raise too_long(row.name, size, row_tokens)
-        if filled + size > row_tokens:
+            if not drop or after.epoch > kept_in + 1:
+                raise too_long(row.name, size, row_tokens)
+            passed += 1
+            continue
+        kept_in = after.epoch
+        if held.tokens + size > row_tokens:
             assert state is not None
-            yield held, state
-            held, filled = [], 0
+            yield held.rows, state, held.dropped
+            held = _Held()
+        held.dropped, passed = held.dropped + passed, 0  # with the row they stand before, as after a resume
         if size:
-            held.append(row)
-            filled += size
+            held.rows.append(row)
+            held.tokens += size
         state = after
 
 
-def steps(rows: Iterator[tuple[Row, DataState]], *, row_tokens: int, tokens_per_step: int) -> Iterator[StepData]:
+def steps(
+    rows: Iterator[tuple[Row, DataState]], *, row_tokens: int, tokens_per_step: int, drop: bool = False
+) -> Iterator[StepData]:
     """Optimizer steps of tokens_per_step / row_tokens packed rows each, for as long as there are rows."""
     batches: list[Batch] = []
-    for held, state in packed_rows(rows, row_tokens):
+    dropped = 0
+    for held, state, passed in packed_rows(rows, row_tokens, drop=drop):
         batches.append(lay_out(held))
+        dropped += passed
         if len(batches) == tokens_per_step // row_tokens:
-            yield StepData(batches=tuple(batches), state=state)
-            batches = []
+            yield StepData(batches=tuple(batches), state=state, dropped=dropped)
+            batches, dropped = [], 0
 
 
 def too_long(name: str, size: int, row_tokens: int) -> DatasetError:
     """The error for a row that no packed row can hold; rows are never cut, since that would lose what they teach."""
     message = (
-        f"{name} has {size} tokens, more than batch.row_tokens ({row_tokens}): set batch.row_tokens to {size} or more"
+        f"{name} has {size} tokens, more than batch.row_tokens ({row_tokens}): set batch.row_tokens to {size} or more, "
+        "or data.too_long to drop"
     )
     return DatasetError(message, param=name)

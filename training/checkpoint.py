@@ -58,7 +58,8 @@ def identity(config: Config, data_digest: str) -> dict[str, Any]:
     for name, value in sections.items():
         if isinstance(value, dict):
             flat |= {f"/{name}/{field}": item for field, item in value.items()}
-    return flat | {"/data/shuffle_seed": config.data.shuffle_seed, "/data (sha256 of its manifest)": data_digest}
+    order = {f"/data/{name}": getattr(config.data, name) for name in ("shuffle_seed", "split", "too_long")}
+    return flat | order | {"/data (sha256 of its manifest)": data_digest}
 
 
 def digest(run: Mapping[str, Any]) -> str:

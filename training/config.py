@@ -109,10 +109,12 @@ def _field(rule: Rule, default: Any = dataclasses.MISSING) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """Which model: exactly one of `path` (a directory of Hugging Face's layout) and `preset`."""
+    """Which model: exactly one of `path` (a directory of Hugging Face's layout) and `preset`; `tokenizer`, a directory,
+    is what messages are tokenised with instead of the model's own."""
 
     path: str | None = _field(_optional(_text), None)
     preset: str | None = _field(_optional(_one_of("tiny")), None)
+    tokenizer: str | None = _field(_optional(_text), None)
     rope_base: str | float = _field(_rope_base, "auto")
     attention: str = _field(
         _only("auto", "must be auto: the worker has one attention, the one that follows the rows' boundaries"), "auto"
@@ -122,11 +124,15 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
-    """Where the rows come from: a dataset's directory, or its URL at a service (…/v1/datasets/ID) and an API key."""
+    """Where the rows come from: a dataset's directory, or its URL at a service (…/v1/datasets/ID) and an API key.
+
+    `too_long`: what becomes of a row that no packed row can hold."""
 
     source: str = _field(_source)
     key: str | None = field(default=None, repr=False, metadata={"rule": _optional(_text)})
     shuffle_seed: int = _field(_whole(0, LARGEST_SEED), 0)
+    split: str = _field(_text, "train")
+    too_long: str = _field(_one_of("refuse", "drop"), "refuse")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

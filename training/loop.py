@@ -20,14 +20,17 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from packing.dataset.errors import DatasetError
 from training.batch import StepData, steps, too_long
 from training.checkpoint import Checkpoint, Metrics, claimed, identity, newest, restore_optimizer, save
 from training.config import Config, OptimizerConfig
 from training.errors import TrainingError
 from training.loss import chunked_cross_entropy, target_weights
+from training.messages import chat_encoder
 from training.model import describe, hidden_states, load_model, output_head, preflight
+from training.rows import IGNORED
 from training.source import Source, open_source
-from training.stream import IGNORED, DataState, RowStream
+from training.stream import DataState, Extent, RowStream
 
 BETAS = (0.9, 0.95)
 COOLDOWN = 0.1
@@ -66,8 +69,8 @@ def train(config: Config, *, say: Say, record: Record) -> None:
     """Train to config.steps, going on from the newest whole checkpoint of the same run.
 
     `say` takes lines, `record` each step's metrics, as they stand in metrics.jsonl: step, loss, tokens and targets of
-    the step, lr, grad_norm (before clipping), tokens_per_second, and after the step the epoch and the rows of it
-    consumed. Raises the LongweaveErrors of its parts.
+    the step, lr, grad_norm (before clipping), tokens_per_second, after the step the epoch and the rows of it
+    consumed, and how many rows were dropped for their length. Raises the LongweaveErrors of its parts.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         message = "this version trains in one process: start it without torchrun, or with --nproc-per-node 1"
@@ -90,15 +93,19 @@ def train(config: Config, *, say: Say, record: Record) -> None:
 
 def _run(config: Config, source: Source, whose: dict[str, Any], say: Say, record: Record) -> None:
     folder = Path(config.checkpoint.dir)
-    stream = RowStream(source, seed=config.data.shuffle_seed)
-    if found := stream.first_longer_than(config.batch.row_tokens):
-        raise too_long(*found, config.batch.row_tokens)
+    stream = RowStream(
+        source,
+        seed=config.data.shuffle_seed,
+        split=config.data.split,
+        encoder=lambda: chat_encoder(config.model, source.manifest),
+    )
+    extent = checked_extent(stream, config)
     start = newest(folder, whose, say) or Checkpoint(folder=folder, step=0, data=DataState())
     if start.step >= config.steps:
         say(f"{start.folder} holds all {config.steps} steps: nothing is left to do")
         return
     resumed = start.folder if start.step else None
-    model = load_model(config.model, extent=stream.extent, manifest=source.manifest, checkpoint=resumed)
+    model = load_model(config.model, extent=extent, manifest=source.manifest, checkpoint=resumed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device).train()  # pyright: ignore[reportArgumentType]  (transformers wraps `to` without its overloads)
     optimizer = build_optimizer(model, config.optimizer)
@@ -106,7 +113,7 @@ def _run(config: Config, source: Source, whose: dict[str, Any], say: Say, record
         restore_optimizer(start, model, optimizer)
         say(f"going on from {resumed}")
     say(f"model: {describe(model)}, on {device}")
-    say(f"data: {source.manifest.name}, {stream.rows} rows, positions to {stream.extent.position:,}")
+    say(f"data: {source.manifest.name}, {stream.rows} rows, positions to {extent.position:,}")
     data = _checked(model, _step_data(config, stream, start.data), say)
     metrics = Metrics(folder, after=start.step)
     try:
@@ -133,7 +140,27 @@ def _run(config: Config, source: Source, whose: dict[str, Any], say: Say, record
 
 def _step_data(config: Config, stream: RowStream, start: DataState) -> Iterator[StepData]:
     batch = config.batch
-    return steps(stream.rows_from(start), row_tokens=batch.row_tokens, tokens_per_step=batch.tokens_per_step)
+    return steps(
+        stream.rows_from(start),
+        row_tokens=batch.row_tokens,
+        tokens_per_step=batch.tokens_per_step,
+        drop=config.data.too_long == "drop",
+    )
+
+
+def checked_extent(stream: RowStream, config: Config) -> Extent:
+    """What the data ask of a model; raises DatasetError where a row is too long, or nothing is there to be learnt."""
+    size = config.batch.row_tokens
+    if config.data.too_long == "refuse" and (found := stream.first_longer_than(size)):
+        raise too_long(*found, size)
+    extent = stream.extent(size)
+    if not extent.targets:
+        message = (
+            f"the split {config.data.split!r} has nothing to learn: every label is {IGNORED}, or no message is an "
+            "assistant's"
+        )
+        raise DatasetError(message, param="/data/source")
+    return extent
 
 
 def _checked(model: PreTrainedModel, data: Iterator[StepData], say: Say) -> Iterator[StepData]:
@@ -200,6 +227,7 @@ def _take_step(
         "tokens_per_second": tokens / (time.perf_counter() - began),
         "epoch": data.state.epoch,
         "rows": data.state.row,
+        "dropped": data.dropped,
     }
 
 

@@ -1,15 +1,15 @@
-"""Rows of tokens in an order that is a pure function of (shuffle seed, epoch), from any row on.
+"""The rows of a dataset in an order that is a pure function of (shuffle seed, epoch), from any row on.
 
 Row groups are permuted, then the rows inside each: one row group is in memory at a time, and a row's place in the epoch
 is a number. So the whole state of a stream is (epoch, rows consumed), and one resumed there gives exactly the remaining
-rows.
+rows. Rows of messages are tokenised when their turn comes, and not at all where they are passed over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -18,10 +18,26 @@ from numpy.typing import NDArray
 
 from packing.dataset.errors import DatasetError
 from packing.dataset.manifest import DataFile
+from training.rows import IGNORED, Row, TokenRows, contiguous_positions, row_name
 from training.source import Source
 
-IGNORED = -100
-Tokens = NDArray[np.int32]
+__all__ = ["IGNORED", "DataState", "Extent", "Row", "RowStream", "contiguous_positions", "permutation"]
+
+COLUMNS = ("input_ids", "labels", "position_ids", "seq_lengths")
+"""What a row of tokens is made of; `position_ids` may be missing."""
+SPARE = 64
+"""Rows of messages may be longer than the one that the dataset counts as its longest by a 64th of its tokens: another
+tokenizer, or text that the dataset's own count leaves out (an answer, the template)."""
+
+
+class Encoder(Protocol):
+    """Makes a row of tokens of messages (training.messages.ChatEncoder)."""
+
+    largest_id: int
+
+    def row(self, messages: Sequence[Mapping[str, str]], *, name: str) -> Row:
+        """One conversation as a row."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,17 +50,6 @@ class DataState:
     def to_json(self) -> dict[str, int]:
         """The state as plain JSON."""
         return asdict(self)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One row: int32 arrays [n] (`seq_lengths` [sequences], adding up to n); `name` says where it stands."""
-
-    name: str
-    input_ids: Tokens
-    labels: Tokens
-    position_ids: Tokens
-    seq_lengths: Tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,39 +66,65 @@ class _Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extent:
-    """The largest values of a split, from the footers' statistics: what a model and a packed row must hold."""
+    """The largest values of a split, from the footers' statistics: what a model and a packed row must hold.
+
+    `jumps`: whether positions jump in any row; `targets`: whether any token is to be learnt.
+    """
 
     position: int
     token_id: int
     row_tokens: int
+    jumps: bool = False
+    targets: bool = True
 
 
 class RowStream:
     """The rows of one split of a dataset, streamed by row group."""
 
-    def __init__(self, source: Source, *, seed: int, split: str = "train") -> None:
-        """Read every shard's footer.
+    def __init__(
+        self, source: Source, *, seed: int, split: str = "train", encoder: Callable[[], Encoder] | None = None
+    ) -> None:
+        """Read every shard's footer; `encoder` is called for where the rows turn out to be messages.
 
-        Raises DatasetError where a shard is damaged, holds other columns than rows of tokens, or the split has no rows.
+        Raises DatasetError where a shard is damaged, holds neither rows of tokens nor messages, or the split has no
+        rows.
         """
         self._source = source
         self._seed = seed
+        self._open_encoder = encoder
+        self._encoder: Encoder | None = None
         self._groups: list[_Group] = []
         self._largest: dict[str, int] = {}
+        self._longest_read: tuple[str, int] | None = None
         for file in source.manifest.files:
             if file.split == split:
                 self._add(file)
         self.rows = sum(group.rows for group in self._groups)
         if not self.rows or not self._largest["n_tokens"]:
-            message = f"the dataset {source.manifest.name!r} has no tokens in its split {split!r}: nothing to train on"
-            raise DatasetError(message)
+            raise _nothing_in(source, split)
 
-    @property
-    def extent(self) -> Extent:
-        """The split's largest position, token id and row; without position_ids the longest sequence's last."""
+    def extent(self, row_tokens: int) -> Extent:
+        """The split's largest position, token id and row, counting no row of messages over `row_tokens` tokens: such a
+        one is never trained on. Without position_ids the largest position is the longest sequence's last."""
         largest = self._largest
-        position = largest.get("position_ids", largest["seq_lengths"] - 1)
-        return Extent(position=position, token_id=largest["input_ids"], row_tokens=largest["n_tokens"])
+        if self._encoder is not None:
+            longest = self._longest()[1]
+            longest = min(longest + longest // SPARE, row_tokens)
+            return Extent(
+                position=longest - 1,
+                token_id=self._encoder.largest_id,
+                row_tokens=longest,
+                targets=bool(largest["assistants"]),
+            )
+        last = largest["seq_lengths"] - 1
+        position = largest.get("position_ids", last)
+        return Extent(
+            position=position,
+            token_id=largest["input_ids"],
+            row_tokens=largest["n_tokens"],
+            jumps=bool(largest.get("skipped", 0)) or position > last,
+            targets=largest["labels"] >= 0,
+        )
 
     def rows_from(self, state: DataState) -> Iterator[tuple[Row, DataState]]:
         """Rows for ever, epoch after epoch, from `state` on, each with the state after it."""
@@ -107,27 +138,43 @@ class RowStream:
             epoch, skip = epoch + 1, 0
 
     def first_longer_than(self, tokens: int) -> tuple[str, int] | None:
-        """Name and length of the first row with more than `tokens` tokens; reads nothing where no footer shows one."""
+        """Name and length of the first row with more than `tokens` tokens; reads nothing where no footer shows one.
+
+        Of rows of messages the longest is tokenised, by the dataset's own count; that another is longer still shows
+        when it is met.
+        """
+        if self._encoder is not None:
+            return self._longest() if self._longest()[1] > tokens else None
         for group in self._groups:
             if group.longest <= tokens:
                 continue
             lengths = _read_group(self._source, group, ["n_tokens"]).column("n_tokens").to_numpy()
             over = np.flatnonzero(lengths > tokens)
             if len(over):
-                return _row_name(group, int(over[0])), int(lengths[over[0]])
+                return row_name(group.file.path, group.first + int(over[0])), int(lengths[over[0]])
         return None
+
+    def _longest(self) -> tuple[str, int]:
+        """Name and tokens of the row of messages that the dataset counts as its longest."""
+        if self._longest_read is None:
+            assert self._encoder is not None
+            group = max(self._groups, key=lambda group: group.longest)
+            lengths = _read_group(self._source, group, ["n_tokens"]).column("n_tokens").to_numpy()
+            row = _MessageRows(self._source, group, self._encoder).row(int(lengths.argmax()))
+            self._longest_read = row.name, len(row.input_ids)
+        return self._longest_read
 
     def _add(self, file: DataFile) -> None:
         footer = self._source.footer(file)
         names = set(footer.schema.to_arrow_schema().names)
-        needed = {"input_ids", "labels", "seq_lengths", "n_tokens"}
-        if not needed <= names:
-            kind = self._source.manifest.kind
-            message = (
-                f"{file.path} holds no rows of tokens (no column {', '.join(sorted(needed - names))}): this version "
-                f"trains on tokenised datasets such as skipalign and cip, not on the messages of kind {kind}"
-            )
-            raise DatasetError(message, param=file.path)
+        if not names >= {"input_ids", "labels", "seq_lengths", "n_tokens"}:
+            if self._open_encoder is None or not names >= {"messages", "n_tokens"}:
+                message = (
+                    f"{file.path} holds neither rows of tokens (input_ids, labels, seq_lengths, n_tokens) nor messages "
+                    f"(messages, n_tokens); its columns are {', '.join(sorted(names)) or 'none'}"
+                )
+                raise DatasetError(message, param=file.path)
+            self._encoder = self._encoder or self._open_encoder()
         if footer.num_rows != file.rows:
             message = f"{file.path} has {footer.num_rows} rows, the manifest says {file.rows}"
             raise DatasetError(message, param=file.path)
@@ -138,7 +185,7 @@ class RowStream:
                 largest = _largest_values(group, file)
                 longest = largest["n_tokens"]
                 self._groups.append(_Group(file=file, index=index, first=first, rows=group.num_rows, longest=longest))
-                self._largest = {name: max(value, self._largest.get(name, 0)) for name, value in largest.items()}
+                self._largest = {name: max(value, self._largest.get(name, value)) for name, value in largest.items()}
             first += group.num_rows
 
     def _epoch(self, epoch: int, skip: int) -> Iterator[tuple[int, Row]]:
@@ -149,11 +196,54 @@ class RowStream:
             if consumed + group.rows <= skip:
                 consumed += group.rows
                 continue
-            rows = _Rows(group, _read_group(self._source, group, None))
+            rows = self._read(group)
             for row in permutation(self._seed, epoch, position + 1, group.rows).tolist():
                 consumed += 1
                 if consumed > skip:
                     yield consumed, rows.row(row)
+
+    def _read(self, group: _Group) -> TokenRows | _MessageRows:
+        if self._encoder is not None:
+            return _MessageRows(self._source, group, self._encoder)
+        return TokenRows(_read_group(self._source, group, None), file=group.file.path, first=group.first)
+
+
+class _MessageRows:
+    """A row group of messages in memory; a row is tokenised when it is asked for."""
+
+    def __init__(self, source: Source, group: _Group, encoder: Encoder) -> None:
+        self._messages = _read_group(source, group, ["messages"]).column("messages")
+        self._group = group
+        self._encoder = encoder
+
+    def row(self, index: int) -> Row:
+        """One row; raises DatasetError, naming it, where it cannot be tokenised."""
+        name = row_name(self._group.file.path, self._group.first + index)
+        messages: Any = self._messages[index].as_py()
+        try:
+            talk = [{"role": _text(message["role"]), "content": _text(message["content"])} for message in messages]
+        except (TypeError, KeyError) as error:
+            problem = f"{name} holds no list of messages with a role and a content that are texts"
+            raise DatasetError(problem, param=self._group.file.path) from error
+        return self._encoder.row(talk, name=name)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _nothing_in(source: Source, split: str) -> DatasetError:
+    """The error for a split without rows, or without any token in them."""
+    splits = sorted({file.split for file in source.manifest.files if file.rows})
+    if splits and split not in splits:
+        message = (
+            f"the dataset {source.manifest.name!r} has no split {split!r}; it has {', '.join(splits)}: set data.split"
+        )
+        return DatasetError(message, param="/data/split")
+    message = f"the dataset {source.manifest.name!r} has no tokens in its split {split!r}: nothing to train on"
+    return DatasetError(message)
 
 
 def permutation(seed: int, epoch: int, stream: int, count: int) -> NDArray[np.int64]:
@@ -171,22 +261,28 @@ def _largest_values(group: pq.RowGroupMetaData, file: DataFile) -> dict[str, int
     largest: dict[str, int] = {}
     for number in range(group.num_columns):
         column = group.column(number)
-        name = column.path_in_schema.split(".")[0]
-        if name not in {"position_ids", "input_ids", "n_tokens", "seq_lengths"}:
-            continue
-        statistics = column.statistics
-        if statistics is None or not statistics.has_min_max:
-            message = f"{file.path} has no statistics of {name}: it was not written by Longweave's writer"
-            raise DatasetError(message, param=file.path)
-        if statistics.min < 0:
-            message = f"{file.path}: column {name} holds {statistics.min}; it may hold nothing below 0"
-            raise DatasetError(message, param=file.path)
-        largest[name] = int(statistics.max)
+        path = column.path_in_schema.split(".")
+        if path[0] == "messages":
+            if path[-1] == "role":
+                statistics = _statistics(column, file, "messages")
+                largest["assistants"] = int(statistics.min <= "assistant" <= statistics.max)
+        elif path[0] in {"labels", "skipped"}:
+            largest[path[0]] = int(_statistics(column, file, path[0]).max)
+        elif path[0] in {"position_ids", "input_ids", "n_tokens", "seq_lengths"}:
+            statistics = _statistics(column, file, path[0])
+            if statistics.min < 0:
+                message = f"{file.path}: column {path[0]} holds {statistics.min}; it may hold nothing below 0"
+                raise DatasetError(message, param=file.path)
+            largest[path[0]] = int(statistics.max)
     return largest
 
 
-def _row_name(group: _Group, row: int) -> str:
-    return f"{group.file.path}, row {group.first + row} (counted from 0)"
+def _statistics(column: pq.ColumnChunkMetaData, file: DataFile, name: str) -> pq.Statistics:
+    statistics = column.statistics
+    if statistics is None or not statistics.has_min_max:
+        message = f"{file.path} has no statistics of {name}: it was not written by Longweave's writer"
+        raise DatasetError(message, param=file.path)
+    return statistics
 
 
 def _read_group(source: Source, group: _Group, columns: list[str] | None) -> pa.Table:
@@ -194,77 +290,10 @@ def _read_group(source: Source, group: _Group, columns: list[str] | None) -> pa.
     name = group.file.path
     with source.open(group.file) as parquet:
         if columns is None:
-            kept = ("input_ids", "labels", "position_ids", "seq_lengths")
-            columns = [column for column in kept if column in parquet.schema_arrow.names]
+            columns = [column for column in COLUMNS if column in parquet.schema_arrow.names]
         try:
             table = parquet.read_row_group(group.index, columns=columns, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             message = f"{name} is damaged in row group {group.index} ({error})"
             raise DatasetError(message, param=name) from error
     return table.combine_chunks()
-
-
-class _Rows:
-    """A row group in memory, as flat arrays and offsets, checked to be rows that a model can be trained on."""
-
-    def __init__(self, group: _Group, table: pa.Table) -> None:
-        self._group = group
-        self._flat: dict[str, Tokens] = {}
-        self._offsets: dict[str, NDArray[np.int64]] = {}
-        for name in table.schema.names:
-            self._flat[name], self._offsets[name] = _flat_list(table.column(name), group.file.path, name)
-        self._check()
-        if "position_ids" not in self._flat:
-            self._flat["position_ids"] = contiguous_positions(self._flat["seq_lengths"])
-            self._offsets["position_ids"] = self._offsets["input_ids"]
-
-    def row(self, index: int) -> Row:
-        """One row, as views."""
-        name = _row_name(self._group, index)
-        return Row(name=name, **{column: self._cut(column, index) for column in self._flat})
-
-    def _cut(self, column: str, index: int) -> Tokens:
-        start, stop = self._offsets[column][index : index + 2]
-        return self._flat[column][start:stop]
-
-    def _check(self) -> None:
-        """Raise DatasetError, naming the first bad row, unless boundaries add up and no sequence trains across them."""
-        offsets, lengths = self._offsets["input_ids"], self._flat["seq_lengths"].astype(np.int64)
-        for column in self._flat:
-            if column != "seq_lengths":
-                uneven = np.diff(self._offsets[column]) != np.diff(offsets)
-                self._refuse(np.flatnonzero(uneven), f"{column} and input_ids differ in length")
-        ends = np.concatenate([[0], np.cumsum(lengths)])
-        uneven = ends[self._offsets["seq_lengths"][1:]] != offsets[1:]
-        self._refuse(np.flatnonzero(uneven), "seq_lengths do not add up to the row's tokens")
-        sequence_rows = np.repeat(np.arange(self._group.rows), np.diff(self._offsets["seq_lengths"]))
-        self._refuse(sequence_rows[lengths < 1], "seq_lengths holds a sequence without tokens")
-        trained_starts = self._flat["labels"][ends[:-1]] != IGNORED
-        self._refuse(sequence_rows[trained_starts], f"a sequence's first label is not {IGNORED}")
-
-    def _refuse(self, rows: NDArray[Any], reason: str) -> None:
-        if len(rows):
-            message = f"{_row_name(self._group, int(rows[0]))}: {reason}"
-            raise DatasetError(message, param=self._group.file.path)
-
-
-def _flat_list(column: pa.ChunkedArray, file: str, name: str) -> tuple[Tokens, NDArray[np.int64]]:
-    """A list column as flat int32 values and offsets [rows + 1] from 0; nulls and other types are refused."""
-    array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-    kind = array.type
-    if not ((pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_integer(kind.value_type)):
-        message = f"{file}: column {name} holds {kind}, not lists of whole numbers"
-        raise DatasetError(message, param=file)
-    values = array.flatten()
-    if array.null_count or values.null_count:
-        message = f"{file}: column {name} holds nulls"
-        raise DatasetError(message, param=file)
-    offsets = array.offsets.to_numpy().astype(np.int64)
-    return values.to_numpy().astype(np.int32, copy=False), offsets - offsets[0]
-
-
-def contiguous_positions(seq_lengths: Tokens) -> Tokens:
-    """Positions 0, 1, 2, … in every sequence: int32 [sum of seq_lengths]."""
-    lengths = seq_lengths.astype(np.int64)
-    starts = np.cumsum(lengths) - lengths
-    return (np.arange(int(lengths.sum())) - np.repeat(starts, lengths)).astype(np.int32)

@@ -31,8 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def serve_from(arguments: argparse.Namespace, *, with_runner: bool) -> int:
     """Serve as the command line says."""
-    configure_logs()
     settings = Settings.from_environment(os.environ, data_dir=arguments.data_dir)
+    configure_logs(settings.log)
     if arguments.host not in EVERYWHERE:
         settings = replace(settings, hosts=settings.hosts | {arguments.host.lower()})
     # FastAPI is imported late, so that `--help` and bad settings are quick.

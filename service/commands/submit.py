@@ -15,6 +15,9 @@ from service.commands.remote import fetch, follow, given_key, outcome, show, tra
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `longweave submit`."""
     parser.add_argument("spec", type=Path, help="the spec, YAML or JSON")
+    parser.add_argument(
+        "--priority", type=int, default=0, help="-10 to 10: of jobs that wait the highest is built first (default 0)"
+    )
     parser.add_argument("--wait", action="store_true", help="show its progress until it has ended")
     parser.add_argument("--out", type=Path, help="download the dataset there (implies --wait)")
     url_argument(parser)
@@ -32,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     with Client(arguments.url, key=given_key()) as client:
         for pointer, path in paths.items():
             place(value, pointer, {"upload": _upload(client, path, quiet=arguments.json)})
-        job = client.submit(value, key=new_key())
+        job = client.submit(value, key=new_key(), priority=arguments.priority)
         if not (arguments.wait or arguments.out):
             show(
                 job, f"{job['id']} {job['state']}; follow it with `longweave watch {job['id']}`", as_json=arguments.json

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from packing.dataset.errors import LongweaveError
+from service.engine.cluster import NODE_ENVIRONMENT, OBJECT_STORE_BYTES, authenticate, check_tokens, parse_address
 from service.engine.poison import TRIES
 from service.engine.shard_task import run_task
 
 POLL_SECONDS = 0.2
-RAY_ENVIRONMENT = {
-    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # it prints a stack trace at every SIGTERM
+RECOUNT_SECONDS = 2.0
+RAY_ENVIRONMENT = NODE_ENVIRONMENT | {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # unset, every socket of local Ray listens on all interfaces
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "HF_HUB_OFFLINE": "1",
-    "TOKENIZERS_PARALLELISM": "false",  # one task, one core: Ray counts them
-    "RAYON_NUM_THREADS": "1",
 }
-OBJECT_STORE_BYTES = 100 * 1024 * 1024
-"""Tasks hand over some JSON, never data: Ray's object store stays near its least size."""
 
 
 class WorkerLostError(LongweaveError):
@@ -63,6 +60,7 @@ class RayExecutor:
         self._task: Any = None
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
+        self._counted, self._counted_at = 1, -math.inf
 
     def start(self) -> None:
         """Start or join Ray, in a thread of its own that lives until `close`.
@@ -91,8 +89,11 @@ class RayExecutor:
             raise failure[0]
 
     def _boot(self) -> None:
-        for name, value in RAY_ENVIRONMENT.items():
+        for name, value in (RAY_ENVIRONMENT if self._address is None else NODE_ENVIRONMENT).items():
             os.environ.setdefault(name, value)
+        if self._address is not None:
+            authenticate(os.environ)
+            check_tokens(self._address, os.environ)
         import ray
 
         if self._address is None:
@@ -106,7 +107,9 @@ class RayExecutor:
                 object_store_memory=OBJECT_STORE_BYTES,
             )
         else:
-            ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
+            host, port = parse_address(self._address)
+            where = f"{socket.gethostbyname(host)}:{port}"
+            ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
         # Retries are ours to make: Ray's would run a task that kills its worker beside others each time.
         self._task = ray.remote(run_task).options(num_cpus=1, max_retries=0)
 
@@ -131,6 +134,17 @@ class RayExecutor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _cpus(self) -> int:
+        """How many tasks run at once: our workers, or the CPUs of all nodes of the cluster, looked at every other second."""
+        if self._address is None:
+            return self._workers
+        if time.monotonic() - self._counted_at > RECOUNT_SECONDS:
+            import ray
+
+            self._counted = max(1, int(ray.cluster_resources().get("CPU", 0)))
+            self._counted_at = time.monotonic()
+        return self._counted
 
     def run(self, payloads: Sequence[bytes], check: Callable[[], None]) -> Iterator[bytes]:
         """Yield results as tasks end. Twice as many tasks as workers are in flight; what is left when we stop is cancelled.
@@ -164,7 +178,7 @@ class RayExecutor:
 
     def _launch(self, waiting: list[bytes], suspects: list[bytes], flying: dict[Any, bytes]) -> None:
         """Put tasks into flight: those that wait, and when these have landed one suspect at a time."""
-        while waiting and len(flying) < 2 * self._workers:
+        while waiting and len(flying) < 2 * self._cpus():
             payload = waiting.pop()
             flying[self._task.remote(payload)] = payload
         if suspects and not flying:

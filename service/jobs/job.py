@@ -37,6 +37,7 @@ class State(StrEnum):
 
 ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 OWNED = frozenset({State.RUNNING, State.CANCELLING})
+LOWEST_PRIORITY, HIGHEST_PRIORITY = -10, 10
 
 
 class Event(StrEnum):
@@ -119,6 +120,8 @@ class Job:
     progress: Progress = field(default_factory=Progress)
     error: Mapping[str, Any] | None = None
     attempt: int = 0
+    priority: int = 0
+    """Of jobs that wait the highest is claimed first."""
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
     created_at: float = 0.0
     started_at: float | None = None

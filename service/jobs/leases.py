@@ -20,6 +20,7 @@ from service.faults import crash_point
 from service.jobs import eventlog
 from service.jobs.catalog import DatasetEntry, insert_dataset
 from service.jobs.database import datasets, jobs, now, reading, runners, uploads
+from service.jobs.hints import give_hint
 from service.jobs.job import ENDED, OWNED, Event, Job, Lease, Progress, State, sources, transition
 from service.jobs.store import job_of, moved
 from service.storage.collect import Known
@@ -50,16 +51,18 @@ class LeaseStore:
         self._attempts = attempts
 
     def claim(self, owner: str) -> Claim | None:
-        """Take the oldest job that waits, or whose runner has been silent for too long; None where there is none.
+        """Take the job of the highest priority that waits, or whose runner has been silent for too long; of equals the oldest.
+
+        None where there is none.
 
         One UPDATE finds and takes it, so two runners never get the same; the attempt is counted here, so that a job
         which kills its runner uses its attempts up. `owner` is new for every claim.
         """
         waits = and_(jobs.c.state == State.QUEUED, jobs.c.not_before <= now())
         left = and_(jobs.c.state == State.RUNNING, jobs.c.lease_expires_at < now(), jobs.c.attempt < self._attempts)
-        oldest = select(jobs.c.id).where(or_(waits, left)).order_by(jobs.c.id).limit(1)
+        first = select(jobs.c.id).where(or_(waits, left)).order_by(jobs.c.priority.desc(), jobs.c.id).limit(1)
         # SKIP LOCKED is PostgreSQL's; SQLite has one writer at a time and SQLAlchemy leaves the clause out.
-        chosen = oldest.with_for_update(skip_locked=True).scalar_subquery()
+        chosen = first.with_for_update(skip_locked=True).scalar_subquery()
         take = (
             update(jobs)
             .where(jobs.c.id == chosen, or_(waits, left))
@@ -185,6 +188,7 @@ class LeaseStore:
     def release(self, lease: Lease) -> Job:
         """Hand the job back because the runner stops; that costs no attempt. Raises LeaseLostError."""
         with self._engine.begin() as connection:
+            give_hint(connection)
             return self._move(connection, lease, Event.RELEASE, {"attempt": jobs.c.attempt - 1, "eta_seconds": None})
 
     def stop(self, lease: Lease) -> Job:
@@ -209,6 +213,18 @@ class LeaseStore:
         query = select(func.count()).select_from(runners).where(runners.c.seen_at > now() - self._lease_seconds)
         with reading(self._engine) as connection:
             return connection.execute(query).scalar_one()
+
+    def silence(self) -> float | None:
+        """Seconds since any runner was heard of; None where there is none that has not said goodbye."""
+        with reading(self._engine) as connection:
+            age = connection.execute(select(now() - func.max(runners.c.seen_at))).scalar()
+        return None if age is None else max(0.0, age)
+
+    def claim_age(self) -> float:
+        """Seconds since the first of the jobs that runners hold was begun; 0 where they hold none."""
+        query = select(now() - func.min(jobs.c.started_at)).where(jobs.c.state.in_(OWNED))
+        with reading(self._engine) as connection:
+            return max(0.0, connection.execute(query).scalar() or 0.0)
 
     def _move(self, connection: Connection, lease: Lease, event: Event, values: Mapping[str, Any]) -> Job:
         """Apply `event` under the lease, with the columns it brings along, and write it to the event log."""

@@ -32,6 +32,7 @@ from service.faults import crash_point
 from service.jobs import failures
 from service.jobs.catalog import Catalog, DatasetEntry
 from service.jobs.failures import FailureClass
+from service.jobs.hints import Hints
 from service.jobs.job import Job, Lease, State
 from service.jobs.leases import Claim, LeaseLostError, LeaseStore
 from service.jobs.watch import CancelAskedError, Hold, JobWatch, StopAskedError
@@ -42,6 +43,8 @@ from service.storage.collect import Scope, collect
 from service.storage.objects import Objects
 
 IDLE_SECONDS = 0.25
+LISTENING_SECONDS = 2.0
+"""Between two questions for a job where the database gives hints: retries and silent runners' jobs come without one."""
 AWAY_SECONDS = 2.0
 COLLECT_SECONDS = 3600.0
 """What is left over is looked for this often."""
@@ -68,12 +71,18 @@ class Runner:
     """One at a time: claim, build, report."""
 
     def __init__(
-        self, parts: Parts, *, stopping: threading.Event, build: Callable[..., Manifest] = build_dataset
+        self,
+        parts: Parts,
+        *,
+        stopping: threading.Event,
+        build: Callable[..., Manifest] = build_dataset,
+        hints: Hints | None = None,
     ) -> None:
         self._parts = parts
         self._store = parts.store
         self._stopping = stopping
         self._build = build
+        self._hints = hints
         self._claims = 0
         self._collected = -math.inf
         self.id = f"runner_{secrets.token_hex(6)}"
@@ -93,9 +102,15 @@ class Runner:
                     self._stopping.wait(AWAY_SECONDS)
                     worked = False
                 if not worked:
-                    self._stopping.wait(IDLE_SECONDS)
+                    self._rest()
         finally:
             self._say_goodbye()
+
+    def _rest(self) -> None:
+        if self._hints is None:
+            self._stopping.wait(IDLE_SECONDS)
+        else:
+            self._hints.wait(self._stopping)
 
     def tend(self) -> None:
         """Say that we are alive, end what runners that are not have left to be ended, and now and then remove what is left over."""

@@ -15,13 +15,14 @@ from service.access import HOUSE, Caller
 from service.jobs import eventlog
 from service.jobs.catalog import mine
 from service.jobs.database import events, idempotency_keys, jobs, new_id, now, reading
+from service.jobs.hints import give_hint
 from service.jobs.job import ENDED, Event, Job, Progress, State, sources
 from service.problems import ConflictError, IdempotencyError, NotFoundError, QueueFullError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a client asks for. `key` is its Idempotency-Key; `body_sha256` tells the same request from another."""
+    """What a client asks for. `key` is its Idempotency-Key; `body_sha256` tells one request from another, at any `priority`."""
 
     kind: str
     name: str
@@ -29,6 +30,7 @@ class Request:
     metadata: Mapping[str, Any]
     key: str | None = None
     body_sha256: str = ""
+    priority: int = 0
 
 
 class JobStore:
@@ -77,6 +79,7 @@ class JobStore:
                     state=State.QUEUED,
                     spec=json.dumps(request.spec),
                     metadata=json.dumps(request.metadata),
+                    priority=request.priority,
                     target=target,
                     key_id=self._caller.owner,
                     created_at=now(),
@@ -95,6 +98,7 @@ class JobStore:
                     )
                 )
             eventlog.append(connection, job_id, type="state", message="queued", data={"state": State.QUEUED})
+            give_hint(connection)
             return job, False
 
     def get(self, job_id: str) -> Job:
@@ -175,8 +179,9 @@ class JobStore:
         return {state: found.get(state, 0) for state in State}
 
     def longest_wait(self) -> float:
-        """Seconds the oldest queued job has waited."""
-        query = select(now() - func.min(jobs.c.created_at)).where(jobs.c.state == State.QUEUED)
+        """Seconds that the job which could be claimed for the longest has waited; pauses before another try do not count."""
+        since = case((jobs.c.not_before > jobs.c.created_at, jobs.c.not_before), else_=jobs.c.created_at)
+        query = select(now() - func.min(since)).where(jobs.c.state == State.QUEUED, jobs.c.not_before <= now())
         with reading(self._engine) as connection:
             return max(0.0, connection.execute(query).scalar() or 0.0)
 
@@ -245,6 +250,7 @@ def job_of(row: RowMapping) -> Job:
         ),
         error=json.loads(row["error"]) if row["error"] else None,
         attempt=row["attempt"],
+        priority=row["priority"],
         metadata=json.loads(row["metadata"]),
         created_at=row["created_at"],
         started_at=row["started_at"],

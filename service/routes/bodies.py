@@ -44,6 +44,7 @@ class JobBody(BaseModel):
     dataset_id: str | None
     error: ErrorBody | None
     attempt: int
+    priority: int
     created_at: str
     started_at: str | None
     finished_at: str | None
@@ -199,6 +200,7 @@ def job_body(job: Job) -> JobBody:
         dataset_id=job.dataset_id,
         error=ErrorBody(**job.error) if job.error is not None else None,
         attempt=job.attempt,
+        priority=job.priority,
         created_at=when(job.created_at),
         started_at=when_known(job.started_at),
         finished_at=when_known(job.finished_at),

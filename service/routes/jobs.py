@@ -18,7 +18,7 @@ from service.engine.inputs import sources_json
 from service.engine.line import check_tokens
 from service.engine.preview import estimate, plan_ahead, preview_rows
 from service.engine.tokenizers import TokenizerRecord
-from service.jobs.job import State
+from service.jobs.job import HIGHEST_PRIORITY, LOWEST_PRIORITY, State
 from service.jobs.store import Request as JobRequest
 from service.problems import MalformedError
 from service.resolve import resolve_sources, resolve_tokenizer
@@ -31,6 +31,7 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
 
 KEY_LENGTH = 255
 Limit = Annotated[int, Query(ge=1, le=100)]
+Priority = Annotated[int, Query(ge=LOWEST_PRIORITY, le=HIGHEST_PRIORITY)]
 
 SPEC_BODY: dict[str, Any] = {
     "requestBody": {
@@ -51,11 +52,13 @@ async def submit_job(
     request: Request,
     services: Wired,
     validate_only: Annotated[bool, Query()] = False,  # noqa: FBT002  # a query parameter
+    priority: Priority = 0,
     idempotency_key: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Put a spec into the queue, or with `validate_only` say what would come of it.
 
     With an Idempotency-Key the same body gives the same job for as long as the job is kept; another body is refused.
+    Of jobs that wait the highest `priority` is built first, and of equals the oldest; it is no part of what is built.
     """
     value = await read_object(request, services.settings.limits.body_bytes)
     if idempotency_key is not None and not 1 <= len(idempotency_key) <= KEY_LENGTH:
@@ -63,7 +66,7 @@ async def submit_job(
         raise MalformedError(message, param="Idempotency-Key")
     if validate_only:
         return JSONResponse(await run_in_threadpool(_estimate, services, value))
-    return await run_in_threadpool(_submit, services, value, idempotency_key)
+    return await run_in_threadpool(_submit, services, value, idempotency_key, priority)
 
 
 def _parts(services: Services, value: dict[str, Any]) -> tuple[CommonSpec, Mapping[str, SourceRecord], TokenizerRecord]:
@@ -98,7 +101,7 @@ def _bounded(
     return run_bounded(task, payload | more)
 
 
-def _submit(services: Services, value: dict[str, Any], key: str | None) -> Response:
+def _submit(services: Services, value: dict[str, Any], key: str | None, priority: int) -> Response:
     spec, sources, tokenizer = parts = _parts(services, value)
     if tokenizer.uploaded:
         _bounded(services, "admit", parts)
@@ -112,6 +115,7 @@ def _submit(services: Services, value: dict[str, Any], key: str | None) -> Respo
             spec=value,
             metadata=dict(spec.metadata),
             key=key,
+            priority=priority,
             body_sha256=hashlib.sha256(canonical_json(value)).hexdigest(),
         )
     )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import threading
 
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.exc import OperationalError
 
 from service.app import create_app
+from service.routes import health
 from service.services import Services
 from tests.service.support import assert_problem, make_runner, settings_in
 
@@ -150,9 +153,15 @@ def test_every_answer_forbids_guessing_types(api):
 
 def test_health_and_readiness(api, services):
     assert api.get("/healthz").json() == {"status": "alive"}
-    assert api.get("/readyz").json() == {"status": "degraded", "database": True, "objects": True, "runners": 0}
+    answer = api.get("/readyz")
+    reasons = answer.json().pop("reasons")
+    whole = {"database": True, "objects": True}
+    assert answer.json() == {"status": "degraded", **whole, "runners": 0, "reasons": reasons}
+    assert (answer.status_code, len(reasons)) == (200, 1)
+    assert "no runner" in reasons[0]
+    assert api.get("/v1/jobs").status_code == 200
     services.leases.seen(make_runner(services).id)
-    assert api.get("/readyz").json()["status"] == "ready"
+    assert api.get("/readyz").json() == {"status": "ready", **whole, "runners": 1, "reasons": []}
 
 
 def test_not_ready_without_a_database_and_still_alive(api, services, monkeypatch):
@@ -162,28 +171,38 @@ def test_not_ready_without_a_database_and_still_alive(api, services, monkeypatch
     monkeypatch.setattr(services.leases, "alive", away)
     response = api.get("/readyz")
     assert (response.status_code, response.json()["status"]) == (503, "unavailable")
+    assert (response.json()["database"], response.json()["objects"]) == (False, True)
     assert api.get("/healthz").status_code == 200
     assert_problem(api.get("/metrics"), 503, "unavailable")
 
 
-def test_metrics_are_prometheus_text(api, services):
+def test_not_ready_without_objects(api, services):
     services.leases.seen("r")
-    response = api.get("/metrics")
-    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
-    samples = dict(line.rsplit(" ", 1) for line in response.text.splitlines() if not line.startswith("#"))
-    assert samples['longweave_jobs{state="queued"}'] == "0"
-    assert samples["longweave_runners"] == "1"
-    assert {"longweave_datasets", "longweave_uploads", "longweave_queue_wait_seconds"} <= set(samples)
+    shutil.rmtree(services.objects.folder)
+    response = api.get("/readyz")
+    assert (response.status_code, response.json()["status"]) == (503, "unavailable")
+    assert (response.json()["database"], response.json()["objects"]) == (True, False)
+    assert ["object store" in reason for reason in response.json()["reasons"]] == [True]
 
 
-def test_an_unexpected_error_tells_nothing(api, services, monkeypatch):
-    def broken(*_, **__):
-        raise RuntimeError("the secret is 42")
+@pytest.mark.parametrize(("part", "method"), [("leases", "alive"), ("objects", "size")])
+def test_a_part_that_hangs_is_not_there_and_does_not_hold_the_answer(api, services, monkeypatch, part, method):
+    done, asked = threading.Event(), threading.Event()
 
-    monkeypatch.setattr(services.jobs, "get", broken)
-    response = api.get("/v1/jobs/job_1")
-    assert_problem(response, 500, "internal_error")
-    assert "secret" not in response.text
+    def hang(*_):
+        asked.set()
+        done.wait(60)
+        return 1
+
+    monkeypatch.setattr(health, "PROBE_SECONDS", 0.05)
+    monkeypatch.setattr(type(getattr(services, part)), method, hang)
+    try:
+        response = api.get("/readyz")
+        assert asked.is_set()
+        assert not done.is_set()
+        assert (response.status_code, response.json()["status"]) == (503, "unavailable")
+    finally:
+        done.set()
 
 
 def test_the_api_never_imports_ray(tmp_path):

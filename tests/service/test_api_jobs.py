@@ -26,7 +26,7 @@ def test_a_job_from_post_to_success(api, services, source):
     job = response.json()
     assert response.headers["location"] == f"/v1/jobs/{job['id']}"
     assert set(job) == {
-        *("id", "kind", "name", "state", "spec", "progress", "dataset_id", "error", "attempt"),
+        *("id", "kind", "name", "state", "spec", "progress", "dataset_id", "error", "attempt", "priority"),
         *("created_at", "started_at", "finished_at", "metadata"),
     }
     assert (job["state"], job["attempt"], job["dataset_id"], job["metadata"]) == ("queued", 0, None, {"a": "b"})
@@ -184,6 +184,28 @@ def test_idempotency_keys(api, source):
     assert len(api.get("/v1/jobs").json()["data"]) == 2
     too_long = api.post("/v1/jobs", json=spec, headers={"Idempotency-Key": "k" * 256})
     assert_problem(too_long, 422, "malformed_request")
+
+
+def test_priorities_decide_what_is_built_first_and_change_nothing_in_it(api, services, source):
+    spec = spec_for(source)
+    first = api.post("/v1/jobs", json=spec).json()
+    urgent = api.post("/v1/jobs?priority=10", json=spec, headers={"Idempotency-Key": "k"}).json()
+    assert (first["priority"], urgent["priority"]) == (0, 10)
+    again = api.post("/v1/jobs?priority=3", json=spec, headers={"Idempotency-Key": "k"}).json()
+    assert (again["id"], again["priority"]) == (urgent["id"], 10)
+    runner = make_runner(services)
+    assert runner.run_once()
+    assert [api.get(f"/v1/jobs/{job['id']}").json()["state"] for job in (first, urgent)] == ["queued", "succeeded"]
+    assert runner.run_once()
+    one, other = api.get("/v1/datasets").json()["data"]
+    assert one["fingerprint"] == other["fingerprint"]
+
+
+@pytest.mark.parametrize("priority", ["11", "-11", "1.5", "high", ""])
+def test_a_priority_that_is_none(api, source, priority):
+    body = assert_problem(api.post(f"/v1/jobs?priority={priority}", json=spec_for(source)), 422, "invalid_request")
+    assert [error["pointer"] for error in body["errors"]] == ["/priority"]
+    assert api.get("/v1/jobs").json()["data"] == []
 
 
 def test_lists_page_and_filter(api, services, source):

@@ -322,8 +322,9 @@ def test_submit_of_files_that_are_not_there(command, tmp_path, wire):
 
 def test_jobs_lists_and_cancel_cancels(command, built, source, tmp_path):
     spec = write_spec(tmp_path, name="to be cancelled", source={"path": str(source)})
-    code, out, _ = command("submit", spec, "--json")
+    code, out, _ = command("submit", spec, "--priority", "-3", "--json")
     job = json.loads(out)["id"]
+    assert json.loads(out)["priority"] == -3
     code, out, _ = command("jobs", "--state", "queued")
     assert code == 0
     assert job in out

@@ -110,6 +110,18 @@ def test_the_oldest_job_is_claimed_first(store, leases):
     assert leases.claim("c") is None
 
 
+def test_the_highest_priority_is_claimed_first_and_of_equals_the_oldest(engine, store, leases):
+    low, plain, high, later, lapsed = (submit(store, priority=p) for p in (-10, 0, 10, 10, 5))
+    assert store.get(low.id).priority == -10
+    claimed = [leases.claim("a").job.id, leases.claim("b").job.id]
+    assert claimed == [high.id, later.id]
+    claim = leases.claim("c")
+    assert claim.job.id == lapsed.id
+    let_lease_run_out(engine, lapsed.id)  # taken over before what has waited for longer
+    assert [leases.claim(owner).job.id for owner in "def"] == [lapsed.id, plain.id, low.id]
+    assert leases.claim("g") is None
+
+
 def test_a_silent_runners_job_is_taken_over_and_it_can_write_nothing_more(engine, store, leases):
     job = submit(store)
     old = leases.claim("old")

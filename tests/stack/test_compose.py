@@ -18,7 +18,7 @@ from service.secret_files import NAMES
 from service.settings import Settings
 from tests.stack.compose import COMPOSE, ROOT, compose, named_volumes, services
 
-OURS = ("api", "runner")
+OURS = ("api", "runner", "worker")
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 
@@ -45,6 +45,8 @@ def test_what_depends_on_another_can_be_served():
         assert on in named, name
         if condition == "service_healthy":
             assert "healthcheck" in named[on], f"{name} waits for the health of {on}, which has no check"
+        elif condition == "service_started":
+            assert (name, on) == ("worker", "runner")  # a worker waits for the head by itself
         else:
             assert condition == "service_completed_successfully"
             assert "restart" not in named[on], f"{on} would never complete"
@@ -72,7 +74,7 @@ def test_only_the_api_is_published_and_to_this_machine_alone():
 def test_no_secret_stands_in_the_file():
     text = COMPOSE.read_text()
     assert re.findall(r"(?i)(?:password|secret|key)\w*: *[\"']?[A-Za-z0-9+][A-Za-z0-9+/]{11,}", text) == []
-    settings = services()["api"]["environment"]
+    settings = services()["worker"]["environment"]
     assert not set(settings) & set(NAMES), "a secret belongs into a file"
     assert {name.removesuffix("_FILE") for name in settings if name.endswith("_FILE")} == set(NAMES)
 
@@ -85,12 +87,14 @@ def test_our_services_are_locked_down_and_run_commands_that_exist(name):
     assert service["command"][0] in COMMANDS
     written = {place.partition(":")[2] or place for place in [*service.get("volumes", []), *service["tmpfs"]]}
     assert written == {"/tmp", "/data"}  # noqa: S108 (a mount)
-    assert services()["runner"]["shm_size"] == "512m"
+    assert name == "api" or service["shm_size"] == "512m"
 
 
 def test_the_settings_are_ones_we_read(tmp_path):
-    settings = services()["api"]["environment"]
+    settings = services()["worker"]["environment"]
     assert settings == services()["runner"]["environment"]
+    assert services()["api"]["environment"] == {k: v for k, v in settings.items() if not k.startswith("LONGWEAVE_RAY_")}
+    assert settings["LONGWEAVE_RAY_ADDRESS"].partition(":")[0] == "runner" in services()
     read = Settings.from_environment(settings, data_dir=tmp_path)
     assert read.objects_url == "s3://longweave"
     bucket = " ".join(services()["bucket"]["command"])
@@ -146,7 +150,8 @@ def test_the_secrets_script_makes_what_the_file_names(tmp_path):
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     made = {place.name: place.read_text() for place in folder.iterdir()}
     assert {f"./secrets/{name}" for name in made} == {secret["file"] for secret in compose()["secrets"].values()}
-    assert len(made["database_password"]) == 48
+    assert len(made["database_password"]) == len(made["ray_token"]) == 48
+    assert len(set(made.values())) == len(made)
     assert f":{made['database_password']}@database/" in made["database_url"]
     credentials = json.loads(made["s3_config"])["identities"][0]["credentials"][0]
     assert credentials == {"accessKey": made["s3_access_key"], "secretKey": made["s3_secret_key"]}

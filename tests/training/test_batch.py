@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from packing.dataset.errors import DatasetError
 from tests.training.conftest import token_rows
-from training.batch import Batch, StepData, lay_out, packed_rows, steps
+from training.batch import Batch, StepData, lay_out, packed_rows, share, steps
+from training.errors import TrainingError
 from training.stream import DataState, Row
 
 LONGEST = 24 * 3
@@ -84,7 +85,7 @@ def check_types(batch: Batch) -> None:
 def test_a_row_that_does_not_fit_starts_the_next_and_is_not_counted_before():
     rows = made(6, 0)
     sizes = [len(row.input_ids) for row in rows]
-    held, state = next(packed_rows(with_states(rows), sum(sizes[:3]) + sizes[3] - 1))
+    held, state, _ = next(packed_rows(with_states(rows), sum(sizes[:3]) + sizes[3] - 1))
     assert [row.name for row in held] == ["row 0", "row 1", "row 2"]
     assert state.row == 3
 
@@ -95,7 +96,7 @@ def test_a_row_that_no_packed_row_can_hold_is_named_with_what_to_set():
     size = len(longest.input_ids)
     with pytest.raises(DatasetError, match=f"{longest.name} has {size} tokens.*set batch.row_tokens to {size} or more"):
         list(packed_rows(with_states(rows), size - 1))
-    assert sum(len(held) for held, _ in packed_rows(with_states(rows), size)) > 0
+    assert sum(len(held) for held, _, _ in packed_rows(with_states(rows), size)) > 0
 
 
 def test_rows_without_tokens_are_passed_over():
@@ -104,9 +105,9 @@ def test_rows_without_tokens_are_passed_over():
     )
     rows = [empty, *made(3, 0), empty, *made(3, 1)]
     found = list(packed_rows(with_states(rows), LONGEST))
-    assert sum(len(held) for held, _ in found) > 2
-    assert all(row.name != "empty" for held, _ in found for row in held)
-    assert all(lay_out(held).max_length > 0 for held, _ in found)
+    assert sum(len(held) for held, _, _ in found) > 2
+    assert all(row.name != "empty" for held, _, _ in found for row in held)
+    assert all(lay_out(held).max_length > 0 for held, _, _ in found)
 
 
 def test_a_step_is_a_whole_number_of_packed_rows():
@@ -114,3 +115,48 @@ def test_a_step_is_a_whole_number_of_packed_rows():
     found: list[StepData] = list(steps(with_states(rows), row_tokens=LONGEST, tokens_per_step=3 * LONGEST))
     assert len(found) > 5
     assert {len(step.batches) for step in found} == {3}
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(world=st.integers(1, 6), times=st.integers(1, 3), seed=st.integers(0, 100))
+def test_ranks_share_a_step_without_loss_or_repeat(world: int, times: int, seed: int):
+    """Every world size that divides a step trains on the same packed rows, each on one rank alone, evenly."""
+    count = world * times
+    data = next(steps(with_states(made(count * 4, seed) * 3), row_tokens=LONGEST, tokens_per_step=count * LONGEST))
+    shares = [share(data, rank, world) for rank in range(world)]
+    assert {len(part.batches) for part in shares} == {times}
+    assert {part.state for part in shares} == {data.state}
+    together = sorted(id(batch) for part in shares for batch in part.batches)
+    assert together == sorted(id(batch) for batch in data.batches)
+    assert share(data, 0, 1) == data
+    assert [id(batch) for batch in share(data, world - 1, world).batches] == [
+        id(batch) for number, batch in enumerate(data.batches) if number % world == world - 1
+    ]
+
+
+def test_a_world_that_does_not_divide_a_step_is_refused():
+    data = next(steps(with_states(made(40, 7)), row_tokens=LONGEST, tokens_per_step=3 * LONGEST))
+    with pytest.raises(TrainingError, match="3 packed rows cannot be shared evenly by 2 ranks"):
+        share(data, 0, 2)
+    with pytest.raises(ValueError, match="no rank 3 among 3"):
+        share(data, 3, 3)
+
+
+def test_long_rows_are_dropped_and_counted_alike_from_any_step_on():
+    rows = made(60, 3)
+    sizes = sorted(len(row.input_ids) for row in rows)
+    row_tokens = sizes[45]
+    epochs = [(row, DataState(epoch=epoch, row=n + 1)) for epoch in (4, 5, 6) for n, row in enumerate(rows)]
+    whole = list(steps(iter(epochs), row_tokens=row_tokens, tokens_per_step=2 * row_tokens, drop=True))
+    assert 35 < sum(step.dropped for step in whole) <= 3 * sum(size > row_tokens for size in sizes)
+    compared = 0
+    for number, step in enumerate(whole[:-1]):
+        rest = [pair for pair in epochs if (pair[1].epoch, pair[1].row) > (step.state.epoch, step.state.row)]
+        again = next(steps(iter(rest), row_tokens=row_tokens, tokens_per_step=2 * row_tokens, drop=True))
+        assert (again.dropped, again.state) == (whole[number + 1].dropped, whole[number + 1].state)
+        compared += 1
+    assert compared > 20
+    with pytest.raises(DatasetError, match=r"data\.too_long to drop"):
+        list(steps(iter(epochs), row_tokens=row_tokens, tokens_per_step=row_tokens))
+    with pytest.raises(DatasetError):  # nothing is kept in a whole epoch: no endless search
+        list(steps(iter(epochs), row_tokens=1, tokens_per_step=1, drop=True))

@@ -22,6 +22,7 @@ from training.config import OptimizerConfig, parse_config
 from training.errors import AttentionError, CheckpointError, TrainingError
 from training.loop import learning_rate, train
 from training.model import tiny
+from training.stream import Extent
 
 Build = Callable[..., dict[str, Any]]
 TIMED = "tokens_per_second"
@@ -69,7 +70,7 @@ def test_a_run_leaves_metrics_and_whole_checkpoints(config_of: Build, tmp_path: 
     assert [m["step"] for m in metrics] == list(range(1, 9))
     assert on_disk(folder) == [{name: value for name, value in m.items() if name != TIMED} for m in metrics]
     assert set(metrics[0]) == {
-        *("step", "loss", "tokens", "targets", "lr", "grad_norm", "epoch", "rows"),
+        *("step", "loss", "tokens", "targets", "lr", "grad_norm", "epoch", "rows", "dropped"),
         TIMED,
     }
     assert all(0 < m["targets"] < m["tokens"] <= 160 for m in metrics)
@@ -207,9 +208,28 @@ def test_damage_met_on_the_way_ends_the_run(config_of: Build, tmp_path: Path, da
         run(config_of())
 
 
-def test_a_step_without_targets_changes_nothing(config_of: Build, tmp_path: Path):
-    blank = [row | {"labels": np.full(row["n_tokens"], -100, np.int32)} for row in token_rows(6)]
-    value = config_of(data={"source": str(write_dataset(tmp_path / "blank", [blank]))}, steps=3)
+def blanked(count: int) -> list[dict[str, Any]]:
+    return [row | {"labels": np.full(row["n_tokens"], -100, np.int32)} for row in token_rows(count)]
+
+
+def test_data_without_any_target_are_refused(config_of: Build, tmp_path: Path):
+    with pytest.raises(DatasetError, match="has nothing to learn"):
+        run(config_of(data={"source": str(write_dataset(tmp_path / "blank", [blanked(6)]))}))
+
+
+def test_a_split_that_is_not_there_is_refused_and_one_that_is_there_is_trained_on(config_of: Build):
+    with pytest.raises(DatasetError, match=r"has no split 'tests'; it has test, train: set data\.split"):
+        run(config_of(data={"split": "tests"}))
+    lines, metrics = run(config_of(data={"split": "test"}, steps=3))
+    assert any("3 rows" in line for line in lines)
+    assert metrics[-1]["epoch"] > 0
+
+
+def test_a_step_without_targets_changes_nothing(config_of: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(
+        "training.stream.RowStream.extent", lambda *_: Extent(position=2000, token_id=63, row_tokens=72)
+    )
+    value = config_of(data={"source": str(write_dataset(tmp_path / "blank", [blanked(6)]))}, steps=3)
     _, metrics = run(value)
     assert [(m["loss"], m["targets"], m["grad_norm"]) for m in metrics] == [(None, 0, 0.0)] * 3
     assert "no targets" in loop.progress(metrics[0], 3)

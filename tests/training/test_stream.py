@@ -78,7 +78,7 @@ def test_the_permutation_is_fixed_for_ever():
 
 def test_extent_is_read_from_the_footers(dataset: Path):
     rows = token_rows(11) + token_rows(9, seed=1)
-    extent = stream_of(dataset).extent
+    extent = stream_of(dataset).extent(4096)
     assert extent.position == max(int(row["position_ids"].max()) for row in rows)
     assert extent.token_id == max(int(row["input_ids"].max()) for row in rows)
     assert extent.row_tokens == max(row["n_tokens"] for row in rows)
@@ -91,7 +91,7 @@ def test_rows_without_positions_get_contiguous_ones(tmp_path: Path):
     for row, _ in rows:
         assert row.position_ids.dtype == np.int32
         assert row.position_ids.tolist() == [p for length in row.seq_lengths for p in range(length)]
-    assert stream.extent.position == max(int(row["seq_lengths"].max()) for row in written) - 1
+    assert stream.extent(4096).position == max(int(row["seq_lengths"].max()) for row in written) - 1
     assert contiguous_positions(np.array([3, 1, 2], np.int32)).tolist() == [0, 1, 2, 0, 0, 1]
 
 
@@ -189,18 +189,18 @@ def test_negative_positions_are_refused(tmp_path: Path):
         stream_of(folder)
 
 
-def test_a_dataset_of_messages_is_refused_with_a_sentence(tmp_path: Path):
+def test_a_dataset_of_anything_else_is_refused_with_a_sentence(tmp_path: Path):
     schema = pa.schema([("id", pa.string()), ("n_tokens", pa.int32())])
     folder = write_dataset(tmp_path / "d", [[{"id": "a", "n_tokens": 3}]], schema=schema)
     with pytest.raises(
-        DatasetError, match=r"no column input_ids, labels, seq_lengths.*this version trains on tokenised"
+        DatasetError, match=r"holds neither rows of tokens \(.*\) nor messages \(.*\); its columns are id, n_tokens"
     ):
         stream_of(folder)
 
 
 def test_a_dataset_without_rows_to_train_on_is_refused(tmp_path: Path):
     folder = write_dataset(tmp_path / "d", [token_rows(3)], splits=["test"])
-    with pytest.raises(DatasetError, match="no tokens in its split 'train'"):
+    with pytest.raises(DatasetError, match=r"has no split 'train'; it has test: set data\.split"):
         stream_of(folder)
     with pytest.raises(DatasetError, match="no tokens in its split 'train'"):
         stream_of(write_dataset(tmp_path / "e", [[]]))
