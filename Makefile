@@ -9,7 +9,7 @@ ONCE ?=
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: install axolotl bench demo faults test static lint types imports format clean
+.PHONY: install axolotl bench fuzz demo faults test static lint types imports format clean
 
 install: $(INSTALLED)
 
@@ -34,10 +34,14 @@ $(AXOLOTL): $(INSTALLED)
 		axolotl==0.19.0 addict==2.4.0 numba==0.68.1 llvmlite==0.50.0
 	touch $@
 
-# Beside the peers, on one core each; a few minutes, best on a machine that does nothing else.
+# Beside the peers, on one core each; a few minutes, best on a machine that does nothing else. ROWS="cip needle" runs only these.
 bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench $(ROWS)
+
+# Requests drawn from the API's own OpenAPI document until there were 10,000; the tests hold a short form.
+fuzz: $(INSTALLED)
+	$(BIN)/python -m tests.service.fuzz
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py $(if $(ONCE),--once)

@@ -50,10 +50,10 @@ class Checkpoint:
 def identity(config: Config, data_digest: str) -> dict[str, Any]:
     """What makes a run the run it is, by pointer: all that changes its numbers.
 
-    The data count by their manifest's digest, not by the place they are read from; keys and the checkpoints' number and
-    spacing do not count.
+    The data count by their manifest's digest, not by the place they are read from; keys, the checkpoints' number and
+    spacing, and evaluations do not count.
     """
-    sections = {name: value for name, value in asdict(config).items() if name not in {"data", "checkpoint"}}
+    sections = {name: value for name, value in asdict(config).items() if name not in {"data", "checkpoint", "evaluate"}}
     flat = {f"/{name}": value for name, value in sections.items() if not isinstance(value, dict)}
     for name, value in sections.items():
         if isinstance(value, dict):

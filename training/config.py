@@ -103,6 +103,21 @@ def _source(value: Any) -> str:
     return text
 
 
+def _directory(value: Any) -> str:
+    text = _text(value)
+    if "://" in text:
+        message = f"must be a directory on this machine, not {text!r}"
+        raise _RefusedError(message)
+    return text
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        message = f"must be true or false, not {value!r}"
+        raise _RefusedError(message)
+    return value
+
+
 def _field(rule: Rule, default: Any = dataclasses.MISSING) -> Any:
     return field(default=default, metadata={"rule": rule})
 
@@ -171,6 +186,28 @@ class LossConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateConfig:
+    """What is measured before the first step, every `every` steps and after the last: answers to `needles` and the loss
+    on `texts`. Nothing of it changes the training."""
+
+    needles: str | None = _field(_optional(_directory), None)
+    texts: str | None = _field(_optional(_directory), None)
+    every: int | None = _field(_optional(_whole(1)), None)
+    before: bool = _field(_flag, default=True)
+    chat: str = _field(_one_of("auto", "none"), "auto")
+    batch_tokens: int = _field(_whole(1), 65536)
+    prefill: int = _field(_whole(1), 2048)
+    window: int = _field(_whole(2), 1024)
+    stride: int = _field(_whole(1), 512)
+    most_tokens: int = _field(_whole(1), 262144)
+
+    @property
+    def asked(self) -> bool:
+        """Whether there is anything to measure."""
+        return any(place is not None for place in (self.needles, self.texts))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """A whole training run."""
 
@@ -181,9 +218,7 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     steps: int = _field(_whole(1), 200)
-    evaluate: None = _field(
-        _only(None, "evaluation while training is not served by this version: leave evaluate out"), None
-    )
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
 
 SECTIONS: Mapping[str, type] = {
@@ -193,6 +228,7 @@ SECTIONS: Mapping[str, type] = {
     "optimizer": OptimizerConfig,
     "checkpoint": CheckpointConfig,
     "loss": LossConfig,
+    "evaluate": EvaluateConfig,
 }
 
 
@@ -232,6 +268,8 @@ def parse_config(value: Any) -> Config:
     whole = _fields(Config, value, "", problems)
     if not isinstance(value, Mapping):
         raise SpecError(problems)
+    if whole.get("evaluate", ()) is None:
+        del whole["evaluate"]
     sections = {name: _fields(cls, whole.get(name, {}), f"/{name}", problems) for name, cls in SECTIONS.items()}
     if problems:
         raise SpecError(problems)
@@ -280,4 +318,9 @@ def _impossible(config: Config) -> list[FieldProblem]:
         problem("/batch/tokens_per_step", message)
     if config.optimizer.warmup >= config.steps:
         problem("/optimizer/warmup", f"must be below steps ({config.steps}), not {config.optimizer.warmup}")
+    evaluate = config.evaluate
+    if evaluate.every is not None and not evaluate.asked:
+        problem("/evaluate", "names nothing to evaluate: it must have needles or texts")
+    if evaluate.stride >= evaluate.window:
+        problem("/evaluate/stride", f"must be below window ({evaluate.window}), not {evaluate.stride}")
     return problems

@@ -1,7 +1,6 @@
 """The run: rows in, weights out, one optimizer step after another, resumable at every checkpoint.
 
-One process and one device: FSDP, LoRA and evaluation come in beside `_take_step`, `load_model` and the checkpoint's
-place in `_run`.
+One process and one device: FSDP and LoRA come in beside `_take_step` and `load_model` in `_run`.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from training.batch import StepData, steps, too_long
 from training.checkpoint import Checkpoint, Metrics, claimed, identity, newest, restore_optimizer, save
 from training.config import Config, OptimizerConfig
 from training.errors import TrainingError
+from training.evaluation.measure import Evaluations
 from training.loss import chunked_cross_entropy, target_weights
 from training.messages import chat_encoder
 from training.model import describe, hidden_states, load_model, output_head, preflight
@@ -101,7 +101,8 @@ def _run(config: Config, source: Source, whose: dict[str, Any], say: Say, record
     )
     extent = checked_extent(stream, config)
     start = newest(folder, whose, say) or Checkpoint(folder=folder, step=0, data=DataState())
-    if start.step >= config.steps:
+    evaluations = Evaluations(config, folder, source.manifest, say, after=start.step)
+    if start.step >= config.steps and not evaluations.due(start.step):
         say(f"{start.folder} holds all {config.steps} steps: nothing is left to do")
         return
     resumed = start.folder if start.step else None
@@ -115,6 +116,7 @@ def _run(config: Config, source: Source, whose: dict[str, Any], say: Say, record
     say(f"model: {describe(model)}, on {device}")
     say(f"data: {source.manifest.name}, {stream.rows} rows, positions to {extent.position:,}")
     data = _checked(model, _step_data(config, stream, start.data), say)
+    evaluations.at(start.step, model)
     metrics = Metrics(folder, after=start.step)
     try:
         for step in range(start.step + 1, config.steps + 1):
@@ -134,6 +136,7 @@ def _run(config: Config, source: Source, whose: dict[str, Any], say: Say, record
                     keep=config.checkpoint.keep,
                 )
                 say(f"checkpoint {saved}")
+            evaluations.at(step, model)
     finally:
         metrics.close()
 

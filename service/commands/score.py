@@ -10,7 +10,7 @@ from typing import Any
 
 from packing.dataset.errors import InputError
 from service.datasets import KEY_COLUMNS, dataset_rows, key_of, open_dataset
-from service.heatmap import write_heat_map
+from synth.needles.pictures import write_heat_map
 from synth.needles.scoring import LONGEST_LINE, Prediction, PredictionError, Report, evaluate, read_predictions
 
 

@@ -122,7 +122,13 @@ def get_size(dataset_id: str, services: Wired) -> Response:
     return JSONResponse(_sums(manifest.files) | {"splits": by_split})
 
 
-@router.get("/datasets/{dataset_id}/croissant", response_model=dict[str, Any])
+class JsonLd(JSONResponse):
+    """A document as JSON-LD."""
+
+    media_type = "application/ld+json"
+
+
+@router.get("/datasets/{dataset_id}/croissant", response_model=dict[str, Any], response_class=JsonLd)
 def get_croissant(dataset_id: str, request: Request, services: Wired) -> Response:
     """The dataset's description as Croissant, a JSON-LD vocabulary for machine-learning datasets."""
     entry = find(services, dataset_id)
@@ -132,7 +138,7 @@ def get_croissant(dataset_id: str, request: Request, services: Wired) -> Respons
         services.library.schema(entry),
         url_of=lambda path: file_url(request, entry.id, path),
     )
-    return JSONResponse(document, media_type="application/ld+json")
+    return JsonLd(document)
 
 
 def _sums(files: Sequence[DataFile]) -> dict[str, int]:

@@ -5,6 +5,7 @@ What its manifest names, with ranges and conditions, as attachments that no brow
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
@@ -23,9 +24,9 @@ TYPES = {
     ".json": "application/json",
     ".md": "text/markdown; charset=utf-8",
 }
-BYTES = {
+BYTES: dict[str, Any] = {
     "description": "the file",
-    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    "content": {name.partition(";")[0]: {"schema": {}} for name in (*TYPES.values(), "application/octet-stream")},
 }
 
 

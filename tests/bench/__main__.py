@@ -1,15 +1,48 @@
-"""`make bench`: what we do beside what people do today, one table. One core each: rates are by processor time, in turns, in one process."""
+"""`make bench`: what we do beside what people do today, one table. One core each: rates are by processor time, in turns, unless a line
+says otherwise.
+
+    python -m tests.bench [ROW ...] [--json] [--short] [--rounds N]
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
+import sys
 import tempfile
-from importlib.metadata import version
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-VERSIONS = ("longweave", "datasets", "faker", "fastokens", "numpy", "polars", "pyarrow", "tokenizers", "transformers")
+if TYPE_CHECKING:
+    from tests.bench.measure import Result
+
+VERSIONS = (
+    "longweave",
+    "datasets",
+    "faker",
+    "fastokens",
+    "nltk",
+    "numpy",
+    "polars",
+    "pyarrow",
+    "ray",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "trl",
+)
+ROWS = ("machine", "cip", "skipalign", "positions", "packing", "synl", "needle")
+ONE_CORE = {
+    "RAYON_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "POLARS_MAX_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+}
 
 
 def processor() -> str:
@@ -19,34 +52,63 @@ def processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def main() -> None:
-    """Run all races and print the table."""
-    parser = argparse.ArgumentParser(description="speed beside the peers")
+def versions() -> dict[str, str]:
+    """Of everything that takes part and is installed."""
+    found: dict[str, str] = {}
+    for name in VERSIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def rows(folder: Path, *, short: bool, rounds: int) -> Mapping[str, Callable[[], Iterator[Result]]]:
+    """The rows of the table by name. Imported here, when the number of threads is settled."""
+    from tests.bench import alignment, bins, chunks, limits, measure, needles, tables
+
+    return {
+        "machine": lambda: limits.results(folder, short=short, rounds=rounds),
+        "cip": lambda: measure.run(chunks.race(folder, short=short), rounds),
+        "skipalign": lambda: measure.run(alignment.race(folder, short=short), rounds),
+        "positions": lambda: iter([alignment.positions(folder, short=short)]),
+        "packing": lambda: bins.results(folder, short=short, rounds=rounds),
+        "synl": lambda: measure.run(tables.race(short=short), rounds),
+        "needle": lambda: measure.run(needles.race(short=short), rounds),
+    }
+
+
+def main() -> int:
+    """Run the rows asked for and print the table, or a line of JSON for each of its lines."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="speed beside the peers")
+    parser.add_argument("row", nargs="*", help="only these rows")
     parser.add_argument("--rounds", type=int, default=3, help="turns of every contender (default 3)")
     parser.add_argument("--short", action="store_true", help="small sizes: for a look, not for figures")
+    parser.add_argument("--json", action="store_true", help="JSON lines: the machine, then a line each")
     options = parser.parse_args()
-    os.environ |= {
-        "RAYON_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1",
-        "POLARS_MAX_THREADS": "1",
-    }
-    from tests.bench import chunks, measure, needles, tables
-
-    print(f"{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    print(", ".join(f"{name} {version(name)}" for name in VERSIONS))
-    print(
-        f"medians of {options.rounds} turns, units a second of processor time; ratios are ours to the peer's, turn by turn\n"
-    )
-    print("| what | who | rate | ours is |\n|---|---|---|---|")
+    if unknown := [name for name in options.row if name not in ROWS]:
+        parser.error(f"no row {', '.join(unknown)}: there are {', '.join(ROWS)}")
+    os.environ |= ONE_CORE
     with tempfile.TemporaryDirectory(prefix="longweave-bench-") as folder:
-        for make in (
-            lambda: chunks.race(Path(folder), short=options.short),
-            lambda: tables.race(short=options.short),
-            lambda: needles.race(short=options.short),
-        ):
-            print("\n".join(measure.run(make(), options.rounds)), flush=True)
+        known = rows(Path(folder), short=options.short, rounds=options.rounds)
+        _heading(options)
+        for name in options.row or ROWS:
+            for line in known[name]():
+                print(json.dumps({"row": name, **line.to_json()}) if options.json else line.row(), flush=True)
+    return 0
+
+
+def _heading(options: argparse.Namespace) -> None:
+    load = os.getloadavg()[0]
+    if options.json:
+        machine = {"processor": processor(), "cores": os.cpu_count(), "load": load, "python": platform.python_version()}
+        print(json.dumps(machine | {"versions": versions(), "rounds": options.rounds, "short": options.short}))
+        return
+    print(f"{processor()}, {os.cpu_count()} cores, load {load:.1f} at the start, Python {platform.python_version()}")
+    print(", ".join(f"{name} {number}" for name, number in versions().items()))
+    print(f"medians of {options.rounds} turns (least to most); ratios are ours to that line's, turn by turn\n")
+    print("| what | who | figure | ours is | aim | note |\n|---|---|---|---|---|---|")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,6 +8,8 @@ import re
 
 import pytest
 from fastapi.testclient import TestClient
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
@@ -195,6 +197,17 @@ def test_spans_and_metrics_go_where_opentelemetry_is_set_up(services):
     assert "http.server.request.duration" in reader.get_metrics_data().to_json()
     tracer.shutdown()
     meter.shutdown()
+
+
+def test_what_clients_send_does_not_leave_in_opentelemetrys_logs(services):
+    kept = InMemoryLogRecordExporter()
+    logger = LoggerProvider(shutdown_on_exit=False)
+    logger.add_log_record_processor(SimpleLogRecordProcessor(kept))
+    app = create_app(services.settings, services, telemetry={"logger_provider": logger})
+    with TestClient(app, base_url=BASE, raise_server_exceptions=False) as api:
+        assert api.get("/v1/jobs?limit=hidden").status_code == 422
+    assert kept.get_finished_logs() == ()
+    logger.shutdown()
 
 
 def test_opentelemetry_is_off_unless_it_is_set_up(api):

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from packing.dataset.errors import DatasetError
-from service import heatmap
 from service.cli import main
 from service.commands.export import export
-from synth.needles import scoring
+from synth.needles import pictures, scoring
 from tests.conftest import conversation, write_lines
 from tests.service import needles
 from tests.service.needles import ROWS
@@ -116,13 +115,13 @@ def test_the_heat_map_is_a_picture(dataset, rows, tmp_path, capsys):
     assert f"heat map: {tmp_path / 'map.png'}" in capsys.readouterr().out
     with Image.open(tmp_path / "map.png") as image:
         colours = {colour for _, colour in image.convert("RGB").getcolors(1 << 20)}
-    for name in (heatmap.RED, heatmap.GREEN):
+    for name in (pictures.RED, pictures.GREEN):
         wanted = tuple(int(name[i : i + 2], 16) for i in (1, 3, 5))
         assert any(max(abs(a - b) for a, b in zip(wanted, colour, strict=True)) <= 2 for colour in colours), name
 
 
 def test_without_matplotlib_the_heat_map_is_vega_lite_and_says_so(dataset, rows, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(heatmap, "find_spec", lambda name: None)
+    monkeypatch.setattr(pictures, "find_spec", lambda name: None)
     path = needles.write_answers(tmp_path / "p.jsonl", rows)
     assert main(["score", str(dataset), str(path), "--plot", str(tmp_path / "map.png")]) == 0
     assert "matplotlib is not installed" in capsys.readouterr().out

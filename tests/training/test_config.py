@@ -69,7 +69,11 @@ def test_a_number_without_a_point_is_a_number(tmp_path: Path, config_of: Build):
         ({"steps": 0}, "/steps", "at least 1"),
         ({"steps": True}, "/steps", "whole number"),
         ({"checkpoint": {"keep": 0}}, "/checkpoint/keep", "at least 1"),
-        ({"evaluate": {"needles": "DIR"}}, "/evaluate", "not served"),
+        ({"evaluate": {"every": 5}}, "/evaluate", "nothing to evaluate"),
+        ({"evaluate": {"needles": "http://host/v1/datasets/d"}}, "/evaluate/needles", "a directory on this machine"),
+        ({"evaluate": {"texts": "DIR", "window": 64, "stride": 64}}, "/evaluate/stride", "below window (64)"),
+        ({"evaluate": {"texts": "DIR", "before": 1}}, "/evaluate/before", "true or false"),
+        ({"evaluate": []}, "/evaluate", "mapping"),
         ({"loss": {"normalize": "rows"}}, "/loss/normalize", "tokens or sequences"),
         ({"loss": []}, "/loss", "mapping"),
         ({"epochs": 3}, "/epochs", "no field"),
@@ -102,6 +106,12 @@ def test_a_field_given_twice_is_refused(tmp_path: Path):
     path.write_text("model: {preset: tiny}\ndata: {source: d}\ncheckpoint: {dir: r, every: 5, every: 6}\n")
     with pytest.raises(SpecError, match="every given twice"):
         read_config(path)
+
+
+def test_no_evaluation_is_asked_for_by_null_or_by_leaving_it_out(config_of: Build):
+    assert parse_config(config_of(evaluate=None)) == parse_config(config_of())
+    assert not parse_config(config_of()).evaluate.asked
+    assert parse_config(config_of(evaluate={"texts": "DIR"})).evaluate.asked
 
 
 def test_the_key_is_not_shown(config_of: Build):

@@ -139,13 +139,13 @@ def test_killed_in_the_middle_it_goes_on_bit_for_bit(config_of: Build, tmp_path:
 
 
 def test_a_config_of_errors_is_one_line_each_and_code_2(config_of: Build, tmp_path: Path):
-    path = write(tmp_path, config_of(optimizer={"lr": -1}, evaluate={"every": 1}))
+    path = write(tmp_path, config_of(optimizer={"lr": -1}, evaluate={"every": 0}))
     processes = [start(path), start(path, module="service.cli", words=("train",))]
     for process in processes:
         out, err = process.communicate()
         assert process.returncode == 2
         assert out == ""
-        assert sorted(line.split(": ")[1] for line in err.splitlines()) == ["/evaluate", "/optimizer/lr"]
+        assert sorted(line.split(": ")[1] for line in err.splitlines()) == ["/evaluate/every", "/optimizer/lr"]
 
 
 def test_work_that_fails_is_one_line_and_code_1(config_of: Build, tmp_path: Path, dataset: Path):

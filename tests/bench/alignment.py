@@ -1,0 +1,111 @@
+"""SkipAlign rows from conversations beside Hugging Face datasets with `apply_chat_template` and positions made PoSE's way, row by row."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import polars as pl
+import torch
+from transformers import AutoTokenizer
+
+from packing.tokenizers import BUILTIN
+from tests.bench import builds
+from tests.bench.measure import Contender, Race, Result, measure
+
+LONGEST, WINDOW = 4096, 131_072
+Messages = list[dict[str, str]]
+
+
+def skipped(batch: list[list[int]], draws: random.Random) -> dict[str, list[Any]]:
+    """Two chunks a row, the second moved: PoSE's preprocessing, as its users map it over a dataset."""
+    rows: list[list[int]] = []
+    positions: list[torch.Tensor] = []
+    for ids in batch:
+        place = torch.arange(len(ids), dtype=torch.long)
+        cut = draws.randint(0, len(ids) // 2)
+        place[cut:] += draws.randint(0, WINDOW - len(ids))
+        rows.append(ids[:cut] + ids[cut:])
+        positions.append(place)
+    return {"input_ids": rows, "labels": rows, "position_ids": positions}
+
+
+def with_datasets(path: Path, encode: Callable[[list[Messages]], list[list[int]]]) -> int:
+    """datasets' map over conversations, then its map over ids, into Parquet; labels are the ids, prompts included."""
+    draws = random.Random(0)
+    with builds.folder() as out:
+        rows = datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=str(out / "cache"))
+        mapped = rows.map(
+            lambda batch: skipped(encode(batch["messages"]), draws),
+            batched=True,
+            remove_columns=rows.column_names,
+            new_fingerprint="bench",  # the cache is thrown away; a function made here has no name to be cached by
+        )
+        mapped.to_parquet(str(out / "rows.parquet"))
+        return sum(len(row) for row in mapped.with_format("arrow")["input_ids"])
+
+
+def rendered(rows: pl.DataFrame) -> list[str]:
+    """What a chat template makes of the conversations: ChatML, like the builtin one's."""
+    return [
+        "".join(f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n" for message in messages)
+        for messages in rows["messages"].to_list()
+    ]
+
+
+def positions(folder: Path, *, short: bool) -> Result:
+    """Bytes that a token's position takes on disk, of rows that skip."""
+    path = folder / "conversations.jsonl"
+    builds.conversations(path, 600_000 if short else 12_000_000)
+    with builds.folder() as out:
+        manifest = builds.build(
+            out, kind="skipalign", source={"path": str(path)}, max_position=WINDOW, max_length=LONGEST, probability=1
+        )
+        each = builds.column_bytes(out, manifest, "position_ids") / manifest.counts["tokens"]
+    return measure(
+        "positions on disk", "Longweave", [each], "B/token", most=0.03, note="`skipalign`, every row skipped"
+    )
+
+
+def race(folder: Path, *, short: bool) -> Race:
+    """Ours and datasets, as shipped and with the fast tokenizer."""
+    datasets.disable_progress_bars()
+    path = folder / "conversations.jsonl"
+    builds.conversations(path, 600_000 if short else 12_000_000)
+    spec = {"kind": "skipalign", "source": {"path": str(path)}, "max_position": WINDOW, "max_length": LONGEST}
+    reference, fast = AutoTokenizer.from_pretrained(str(BUILTIN)), builds.fast_tokenizer()
+
+    def by_reference(batch: list[Messages]) -> list[list[int]]:
+        return reference.apply_chat_template(
+            batch, tokenize=True, return_dict=False, truncation=True, max_length=LONGEST
+        )
+
+    def by_fast(batch: list[Messages]) -> list[list[int]]:
+        texts = reference.apply_chat_template(batch, tokenize=False)
+        return [ids[:LONGEST] for ids in builds.flat(fast, texts)]
+
+    return Race(
+        title="`skipalign`, conversations of about 870 tokens",
+        unit="tokens",
+        floor=builds.floor(path, rendered, **spec),
+        floor_aim=0.6,
+        contenders=[
+            Contender(
+                name="Longweave",
+                work=lambda: builds.tokens_of_build(**spec),
+                note="source to manifest; labels on responses only",
+            ),
+            Contender(
+                name="datasets' `map`, `apply_chat_template`, positions PoSE's way",
+                work=lambda: with_datasets(path, by_reference),
+                aim=25,
+                note="prompts are trained too; one process, for more only add processor time",
+            ),
+            Contender(
+                name="the same with fastokens", work=lambda: with_datasets(path, by_fast), aim=2, note="likewise"
+            ),
+        ],
+    )

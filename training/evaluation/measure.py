@@ -1,0 +1,147 @@
+"""Evaluations at their steps: before the first, every so many and after the last, each whole or not there.
+
+<checkpoint.dir>/
+  needles.json, needles.png      the newest evaluation's
+  evaluations/step-00000100/     settings.json, answers.jsonl, needles.json, needles.png, …, done.json
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from packing.dataset.errors import DatasetError
+from packing.dataset.manifest import Manifest, canonical_json
+from synth.needles.pictures import write_heat_map
+from training.config import Config
+from training.evaluation.needles import NeedleProbes, ask
+from training.evaluation.prompts import Prompts, tokenizer_folder
+from training.evaluation.texts import Texts, text_loss
+
+FOLDER, DONE, SETTINGS = "evaluations", "done.json", "settings.json"
+Say = Callable[[str], None]
+
+
+class Evaluations:
+    """What a config asks to be measured, opened and checked before the first step."""
+
+    def __init__(self, config: Config, folder: Path, manifest: Manifest, say: Say, *, after: int) -> None:
+        """Open everything; evaluations of steps beyond `after` are dropped, for those steps are taken again.
+
+        Raises DatasetError and TokenizerError for what cannot be evaluated on.
+        """
+        self._config, self._folder, self._say = config, folder, say
+        asked = config.evaluate
+        self._prompts: Prompts | None = None
+        self._needles = NeedleProbes(Path(asked.needles)) if asked.needles else None
+        self._texts = Texts(Path(asked.texts)) if asked.texts else None
+        if asked.asked:
+            self._prompts = Prompts(tokenizer_folder(config.model, manifest), chat=asked.chat)
+        self._settings = self._identity()
+        for old in (folder / FOLDER).glob("step-*"):
+            if int(old.name.removeprefix("step-")) > after:
+                shutil.rmtree(old)
+
+    def due(self, step: int) -> bool:
+        """Whether the evaluation of a step is asked for and not there."""
+        asked = self._config.evaluate
+        if not asked.asked or self._read(self._place(step) / DONE) == self._settings:
+            return False
+        if step == 0:
+            return asked.before
+        return step == self._config.steps or (asked.every is not None and step % asked.every == 0)
+
+    def at(self, step: int, model: PreTrainedModel) -> None:
+        """Evaluate where it is due. Weights, optimizer and random numbers are left as they were."""
+        if not self.due(step):
+            return
+        place = self._place(step)
+        if self._read(place / SETTINGS) != self._settings:
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir(parents=True)
+            _write(place / SETTINGS, self._settings)
+        if self._prompts is not None:
+            self._check(model, self._prompts)
+            if self._needles is not None:
+                self._ask(step, model, self._needles, self._prompts)
+            if self._texts is not None:
+                self._read_texts(step, model, self._texts, self._prompts)
+        _write(place / DONE, self._settings)
+
+    def _ask(self, step: int, model: PreTrainedModel, needles: NeedleProbes, prompts: Prompts) -> None:
+        window: int | None = getattr(model.config, "max_position_embeddings", None)
+        if window is not None and needles.longest > window:
+            self._say(f"the longest probe has {needles.longest:,} tokens, the model is set for {window:,} positions")
+        asked, place = self._config.evaluate, self._place(step)
+        measured = ask(
+            model,
+            needles,
+            prompts,
+            place / "answers.jsonl",
+            batch_tokens=asked.batch_tokens,
+            prefill=asked.prefill,
+        )
+        about = {"step": step, "dataset": needles.name, "fingerprint": needles.fingerprint, "chat": prompts.chat}
+        _write(place / "needles.json", about | measured)
+        picture, why = write_heat_map(measured["cells"], place / "needles.png")
+        for path in (place / "needles.json", picture):
+            shutil.copyfile(path, self._folder / path.name)
+        lengths = ", ".join(f"{cell['length']:,}: {cell['recall']:.3f}" for cell in measured["lengths"])
+        self._say(f"step {step} needles: recall at {lengths} ({needles.count} probes), heat map {picture}")
+        if why:
+            self._say(why)
+
+    def _read_texts(self, step: int, model: PreTrainedModel, texts: Texts, prompts: Prompts) -> None:
+        asked = self._config.evaluate
+        measured = text_loss(
+            model, texts, prompts, window=asked.window, stride=asked.stride, most_tokens=asked.most_tokens
+        )
+        _write(self._place(step) / "texts.json", {"step": step} | measured)
+        self._say(
+            f"step {step} texts: loss {measured['loss']:.4f}, perplexity {measured['perplexity']:.2f} "
+            f"({measured['tokens']:,} tokens, windows of {asked.window:,})"
+        )
+
+    @staticmethod
+    def _check(model: PreTrainedModel, prompts: Prompts) -> None:
+        config: Any = model.config
+        if prompts.vocabulary > config.vocab_size:
+            message = (
+                f"the tokenizer in {prompts.folder} has {prompts.vocabulary} tokens, the model {config.vocab_size}: "
+                "it is not the model's"
+            )
+            raise DatasetError(message, param="/evaluate")
+
+    def _identity(self) -> dict[str, Any]:
+        """What makes two evaluations of the same weights comparable: the data and every setting."""
+        asked = asdict(self._config.evaluate)
+        kept = {name: asked[name] for name in asked if name not in {"every", "before"}}
+        digests = {
+            "needles": self._needles.digest if self._needles else None,
+            "texts": self._texts.digest() if self._texts else None,
+        }
+        return {"settings": sha256(canonical_json(kept | digests)).hexdigest()}
+
+    def _place(self, step: int) -> Path:
+        return self._folder / FOLDER / f"step-{step:08d}"
+
+    @staticmethod
+    def _read(path: Path) -> dict[str, Any] | None:
+        try:
+            return json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return None
+
+
+def _write(path: Path, value: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Write JSON aside and rename it, so that a file that is there is whole."""
+    work = path.with_name(f".{path.name}")
+    work.write_text(json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+    work.replace(path)
