@@ -2,7 +2,8 @@
 
 A template is learnt once per shape of conversation: it is rendered with marks for contents, and what stands between them is the
 template's own text (packing.chat_shapes). Every row is then rendered for real and compared, so nothing learnt is trusted unseen; a row
-that fits no shape is laid out by rendering its prefixes instead, or rejected with the reason.
+that fits no shape is laid out by rendering its prefixes instead, or rejected with the reason. Only where a template's syntax tree shows
+that it does nothing with contents but write them (packing.template_flow) may most rows be put together unrendered.
 """
 
 from __future__ import annotations
@@ -10,16 +11,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
-from itertools import accumulate
 from typing import Any
 
 import jinja2
 
+from packing.chat_layout import Rendered, TemplateRowError, Turn, after_thinking, lay_out, responses, trained_messages
 from packing.chat_shapes import (
     REASONING,
+    SHAPES,
     THINK_TAGS,
     Messages,
     Part,
@@ -30,39 +31,13 @@ from packing.chat_shapes import (
     mark,
     skeleton,
 )
-from packing.dataset.errors import InputError, TokenizerError
-from packing.template_sandbox import TemplateLimitError, environment, rendered
+from packing.dataset.errors import TokenizerError
+from packing.template_flow import only_writes_contents
+from packing.template_sandbox import STEPS, TemplateLimitError, environment, rendered
+from packing.template_wording import Wordings, is_plain, is_tried
 from packing.tokenizers import Tokenizer, utf8_length
 
-SHAPES = 8192
-"""How many shapes of conversation a template remembers."""
-PLAIN_KEYS = frozenset({"role", "content", "train"})
 Tools = Sequence[Mapping[str, Any]]
-
-
-class TemplateRowError(InputError):
-    """A conversation that the template refuses, or whose messages cannot be found in what it renders."""
-
-    code = "bad_row"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """One response: bytes `start`..`end` of the text belong to it, of which the `trained` spans are what a model learns to write."""
-
-    start: int
-    end: int
-    trained: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rendered:
-    """A conversation as text, cut into parts, with its responses in order; what lies between them is prompt."""
-
-    text: str
-    bytes: int
-    parts: tuple[Part, ...]
-    turns: tuple[Turn, ...]
 
 
 class ChatTemplate:
@@ -88,6 +63,8 @@ class ChatTemplate:
         self._special = _spelling_of_any(tokenizer.special)
         self._header: str | None = None
         self._by_roles = lru_cache(maxsize=SHAPES)(self._shape_of_roles)
+        only_writes = only_writes_contents(self._environment, source)
+        self._wordings = Wordings(self._by_roles, self._counted) if only_writes else None
         self._by_skeleton = lru_cache(maxsize=SHAPES)(self._shape_of_skeleton)
 
     def text(self, messages: Messages, *, tools: Tools | None = None, add_generation_prompt: bool = False) -> str:
@@ -109,22 +86,34 @@ class ChatTemplate:
             raise TemplateRowError(f"the chat template fails on it ({type(error).__name__}: {error})") from error
 
     def render(
-        self, messages: Messages, *, tools: Tools | None = None, train_on: str = "all", thinking: str = "train"
+        self,
+        messages: Messages,
+        *,
+        tools: Tools | None = None,
+        train_on: str = "all",
+        thinking: str = "train",
+        unseen: bool = False,
     ) -> Rendered:
         """Render a conversation and find its responses. `train_on`: `all` of them or the `last`; a message's own `train: false` wins.
-        `thinking: mask` leaves the thinking at a response's beginning out of what is trained.
+        `thinking: mask` leaves the thinking at a response's beginning out of what is trained. With `unseen`, a row that the template can
+        only write in one way is put together without rendering it: hold such rows to `disagreements`.
 
         Raises TemplateRowError where the template refuses the row, or rewrites it so that no border is certain.
         """
+        trained = trained_messages(messages, train_on)
+        plain = tools is None and all(map(is_plain, messages))
+        if unseen and plain and self._wordings is not None:
+            found = self._wordings.joined(messages)
+            if found is not None:
+                shape, parts = found
+                return lay_out("".join([part.text for part in parts]), messages, parts, shape, trained, thinking)
         text = self.text(messages, tools=tools)
-        trained = _trained_messages(messages, train_on)
-        plain = tools is None and all(m.keys() <= PLAIN_KEYS and isinstance(m.get("content"), str) for m in messages)
         if plain:
             shape = self._by_roles(tuple(message["role"] for message in messages))
             slots = [Slot(i, "content", message["content"]) for i, message in enumerate(messages)]
             parts = assemble(text, slots, shape) if shape is not None else None
             if shape is not None and parts is not None:
-                return _lay_out(text, messages, parts, shape, trained, thinking)
+                return lay_out(text, messages, parts, shape, trained, thinking)
         if plain and not any(end in message["content"] for message in messages for _, end in THINK_TAGS):
             return self._by_prefixes(text, messages, tools, trained, thinking)
         for split in (False, True):
@@ -136,8 +125,23 @@ class ChatTemplate:
                     raise TemplateRowError(
                         "it spells a special token in a tool, a tool call or another field beside its contents"
                     )
-                return _lay_out(text, messages, parts, shape, trained, thinking)
+                return lay_out(text, messages, parts, shape, trained, thinking)
         return self._by_prefixes(text, messages, tools, trained, thinking)
+
+    def disagreements(self, rows: Sequence[tuple[Messages, Tools | None, Rendered]]) -> int:
+        """How many of the rows that are tried, about one in a thousand, are worded differently when they are rendered. Where there is one,
+        no row will be put together unrendered any more; these should be rendered again."""
+        if self._wordings is None:
+            return 0
+        tried = [
+            (messages, row)
+            for messages, tools, row in rows
+            if tools is None and all(map(is_plain, messages)) and is_tried(messages)
+        ]
+        wrong = sum(self._text_or_none(messages) != row.text for messages, row in tried)
+        if wrong:
+            self._wordings = None
+        return wrong
 
     def specials(self, text: str) -> list[tuple[int, int]]:
         """Where special tokens are spelled in a text: (start, end) in characters."""
@@ -152,16 +156,20 @@ class ChatTemplate:
         return self._learn(marked, [Slot(message, kind, "") for message, kind in slots], tools)
 
     def _learn(self, marked: Messages, slots: Sequence[Slot], tools: Tools | None) -> Shape | None:
-        def render(messages: Messages) -> str | None:
-            try:
-                return self.text(messages, tools=tools)
-            except TemplateRowError:
-                return None
-
         if self._header is None:
             self._header = self._generation_prompt()
         ends = lambda text: [end for _, end in self.specials(text)]  # noqa: E731 (a def of three lines says no more)
-        return learn(marked, slots, render, header=self._header, ends=ends)
+        return learn(marked, slots, lambda m: self._text_or_none(m, tools), header=self._header, ends=ends)
+
+    def _text_or_none(self, messages: Messages, tools: Tools | None = None) -> str | None:
+        try:
+            return self.text(messages, tools=tools)
+        except TemplateRowError:
+            return None
+
+    def _counted(self, messages: Messages) -> tuple[str, int]:
+        text = self.text(messages)
+        return text, STEPS - self._environment.budget.left
 
     def _generation_prompt(self) -> str:
         """What the template adds where a response is to begin; empty where it adds nothing."""
@@ -179,7 +187,7 @@ class ChatTemplate:
         if any(self.specials(value) for value in _strings([*messages, tools])):
             raise TemplateRowError("it spells a special token and does not follow the template's usual shape")
         turns: list[Turn] = []
-        for start, end in _responses(messages):
+        for start, end in responses(messages):
             before = self.text(messages[:start], tools=tools, add_generation_prompt=True)
             through = self.text(messages[:end], tools=tools)
             if not text.startswith(before) or not text.startswith(through) or len(through) < len(before):
@@ -190,7 +198,7 @@ class ChatTemplate:
             if all(trained[start:end]):
                 closed = [span[1] for span in self.specials(text[len(before) : len(through)])]
                 learnt = len(before) + (closed[-1] if closed else len(through) - len(before))
-                first = _after_thinking(messages[start:end], text, len(before), learnt, thinking)
+                first = after_thinking(messages[start:end], text, len(before), learnt, thinking)
                 spans = ((utf8_length(text[:first]), utf8_length(text[:learnt])),) if first < learnt else ()
             elif any(trained[start:end]):
                 raise TemplateRowError(
@@ -226,79 +234,3 @@ def _spelling_of_any(special: Mapping[str, int]) -> re.Pattern[str] | None:
     """A pattern for the spelling of any special token, longest first."""
     spellings = sorted(special, key=lambda text: (-len(text), text))
     return re.compile("|".join(map(re.escape, spellings))) if spellings else None
-
-
-def _trained_messages(messages: Messages, train_on: str) -> list[bool]:
-    trained = [m["role"] == "assistant" and m.get("train", True) for m in messages]
-    if train_on == "last":
-        last = max((i for i, m in enumerate(messages) if m["role"] == "assistant"), default=-1)
-        trained = [flag and i == last for i, flag in enumerate(trained)]
-    return trained
-
-
-def _responses(messages: Messages) -> list[tuple[int, int]]:
-    """Runs of assistant messages, as (first, one past the last): consecutive ones are one response."""
-    runs: list[tuple[int, int]] = []
-    for i, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        if runs and runs[-1][1] == i:
-            runs[-1] = (runs[-1][0], i + 1)
-        else:
-            runs.append((i, i + 1))
-    return runs
-
-
-def _after_thinking(messages: Messages, text: str, start: int, end: int, thinking: str) -> int:
-    """Where the trained text of a response at start..end begins, in characters: with `mask`, behind the thinking that stands at its
-    beginning, its closing tag and the newlines after it; at `end` where the thinking is never closed.
-
-    Raises TemplateRowError where a message has thinking that the template writes in other ways than between known tags.
-    """
-    if thinking != "mask":
-        return start
-    response = text[start:end]
-    for opening, closing in THINK_TAGS:
-        begins = response.lstrip().startswith(opening) or text[:start].rstrip().endswith(opening)
-        if begins:
-            head, found, rest = response.partition(closing)
-            return start + len(head) + len(found) + len(rest) - len(rest.lstrip("\n")) if found else end
-    for message in messages:
-        thoughts = [message[key] for key in REASONING if isinstance(message.get(key), str)]
-        if any(thought.strip() and thought.strip() in response for thought in thoughts):
-            raise TemplateRowError(
-                "thinking: mask does not find the thinking that the chat template writes: it knows "
-                + " and ".join(f"{opening}…{closing}" for opening, closing in THINK_TAGS)
-            )
-    return start
-
-
-def _lay_out(
-    text: str, messages: Messages, parts: tuple[Part, ...], shape: Shape, trained: Sequence[bool], thinking: str
-) -> Rendered:
-    """Find every response's bytes in an assembled rendering: parts are piece, value, piece, value, …, piece."""
-    starts = [0, *accumulate(part.bytes for part in parts)]
-    turns: list[Turn] = []
-    following = -1
-    for message, first, last, opening, closing, learnt in shape.places:
-        piece, after = parts[2 * first].text, parts[2 * last + 2].text
-        start = starts[2 * first + 1] - utf8_length(piece[len(piece) - opening :])
-        end = starts[2 * last + 2] + utf8_length(after[:closing])
-        spans: tuple[tuple[int, int], ...] = ()
-        if trained[message]:
-            begin, stop = start, starts[2 * last + 2] + utf8_length(after[:learnt])
-            if thinking == "mask":
-                inside = "".join(part.text for part in parts[2 * first + 1 : 2 * last + 2])
-                before = "".join(part.text for part in parts[: 2 * first + 1])
-                cut = len(before) - opening
-                stop_at = len(before) + len(inside) + learnt
-                begin += utf8_length(
-                    text[cut : _after_thinking(messages[message : message + 1], text, cut, stop_at, thinking)]
-                )
-            spans = ((begin, stop),) if begin < stop else ()
-        if message == following and turns:
-            turns[-1] = Turn(start=turns[-1].start, end=end, trained=turns[-1].trained + spans)
-        else:
-            turns.append(Turn(start=start, end=end, trained=spans))
-        following = message + 1
-    return Rendered(text=text, bytes=starts[-1], parts=parts, turns=tuple(turns))

@@ -18,6 +18,8 @@ Messages = Sequence[Mapping[str, Any]]
 Render = Callable[[Messages], str | None]
 """A conversation as text, or None where the template refuses it."""
 
+SHAPES = 8192
+"""How many shapes of conversation a template remembers."""
 MARK = re.compile(r"<~(\d+)longweave~>")
 THINK_TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
 """What stands around thinking, in contents and in what templates write."""
@@ -219,14 +221,15 @@ def assemble(text: str, slots: Sequence[Slot], shape: Shape) -> tuple[Part, ...]
     """
     for form in (str, str.strip):
         values = [form(slots[number].value) for number in shape.order]
-        parts = _joined(values, shape)
+        parts = joined(values, shape)
         if sum(len(part.text) for part in parts) == len(text) and "".join(part.text for part in parts) == text:
             return parts
     values = _only_reading(text, slots, shape)
-    return None if values is None else _joined(values, shape)
+    return None if values is None else joined(values, shape)
 
 
-def _joined(values: Sequence[str], shape: Shape) -> tuple[Part, ...]:
+def joined(values: Sequence[str], shape: Shape) -> tuple[Part, ...]:
+    """The parts of a rendering whose gaps hold these values: piece, value, piece, value, …, piece."""
     parts = [shape.pieces[0]]
     for value, piece in zip(values, shape.pieces[1:], strict=True):
         parts += [Part(value, True, utf8_length(value)), piece]  # noqa: FBT003

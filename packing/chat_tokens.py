@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from packing.chat import ChatTemplate, Rendered, TemplateRowError
+from packing.chat import ChatTemplate
+from packing.chat_layout import Rendered, TemplateRowError
 from packing.tokenizers import Encoded, Tokenizer
 
 

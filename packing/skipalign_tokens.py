@@ -9,7 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from packing.chat import ChatTemplate, Rendered, TemplateRowError
+from packing.chat import ChatTemplate
+from packing.chat_layout import Rendered, TemplateRowError
 from packing.chat_tokens import (
     ChatTokens,
     chat_tokens,
@@ -22,7 +23,7 @@ from packing.chat_tokens import (
 from packing.dataset.errors import BadRowError
 from packing.pieces import rows_at
 from packing.plan import Inputs, Tally
-from packing.records import Conversation, conversations
+from packing.records import Conversation, Rejected, conversations
 from packing.spec import Columns
 from packing.tokenizers import Tokenizer
 
@@ -66,8 +67,6 @@ def token_batches(
     Raises BadRowError for the first row that cannot be used, or counts such rows where the spec says so.
     """
     for span in rows_at(inputs, index, most=BATCH_ROWS):
-        kept: list[Conversation] = []
-        rendered: list[Rendered] = []
         found = conversations(
             span.table,
             container=span.piece.container,
@@ -76,18 +75,7 @@ def token_batches(
             index=span.index.tolist(),
             columns=spec.columns,
         )
-        for item in found:
-            tally.count("source_rows")
-            try:
-                if not isinstance(item, Conversation):
-                    raise TemplateRowError(item.reason)
-                layout = _render(spec, item, template, inputs.tokenizer)
-            except TemplateRowError as error:
-                bad = BadRowError(item.name, item.row, error.message)
-                tally.reject(bad, source=item.name, row=item.row, reason=error.message, skip=spec.on_bad_row == "skip")
-                continue
-            kept.append(item)
-            rendered.append(layout)
+        kept, rendered = _usable(spec, list(found), template, inputs.tokenizer, tally)
         if kept:
             encoded = encode_rendered(rendered, template, inputs.tokenizer, special_tokens=spec.special_tokens_in_text)
             tally.count("tokenizer_disagreements", encoded.disagreed)
@@ -96,8 +84,52 @@ def token_batches(
             yield fit(spec, batch, tally)
 
 
-def _render(spec: ChatSpec, item: Conversation, template: ChatTemplate, tokenizer: Tokenizer) -> Rendered:
-    layout = template.render(item.messages, tools=item.tools, train_on=spec.train_on, thinking=spec.thinking)
+def _usable(
+    spec: ChatSpec, found: Sequence[Conversation | Rejected], template: ChatTemplate, tokenizer: Tokenizer, tally: Tally
+) -> tuple[list[Conversation], list[Rendered]]:
+    """The conversations of a batch that can be laid out, and their renderings; the others are counted, or the first of them raised."""
+    layouts = [_attempt(spec, item, template, tokenizer, unseen=True) for item in found]
+    usable = [
+        (item.messages, item.tools, layout)
+        for item, layout in zip(found, layouts, strict=True)
+        if isinstance(item, Conversation) and isinstance(layout, Rendered)
+    ]
+    disagreed = template.disagreements(usable)
+    tally.count("template_disagreements", disagreed)
+    if disagreed:
+        layouts = [_attempt(spec, item, template, tokenizer, unseen=False) for item in found]
+    kept: list[Conversation] = []
+    rendered: list[Rendered] = []
+    for item, layout in zip(found, layouts, strict=True):
+        tally.count("source_rows")
+        if isinstance(item, Conversation) and isinstance(layout, Rendered):
+            kept.append(item)
+            rendered.append(layout)
+        else:
+            reason = str(layout)
+            bad = BadRowError(item.name, item.row, reason)
+            tally.reject(bad, source=item.name, row=item.row, reason=reason, skip=spec.on_bad_row == "skip")
+    return kept, rendered
+
+
+def _attempt(
+    spec: ChatSpec, item: Conversation | Rejected, template: ChatTemplate, tokenizer: Tokenizer, *, unseen: bool
+) -> Rendered | str:
+    """A row's rendering, or why it has none."""
+    if not isinstance(item, Conversation):
+        return item.reason
+    try:
+        return _render(spec, item, template, tokenizer, unseen=unseen)
+    except TemplateRowError as error:
+        return error.message
+
+
+def _render(
+    spec: ChatSpec, item: Conversation, template: ChatTemplate, tokenizer: Tokenizer, *, unseen: bool
+) -> Rendered:
+    layout = template.render(
+        item.messages, tools=item.tools, train_on=spec.train_on, thinking=spec.thinking, unseen=unseen
+    )
     if spec.special_tokens_in_text == "refuse" and spells_special(layout, template):
         message = "it spells a special token (special_tokens_in_text: refuse)"
         raise TemplateRowError(message)

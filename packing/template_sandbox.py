@@ -108,6 +108,10 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
             block.filter = jinja2.nodes.Filter(block.filter, "longweave_made", [], [], None, None, lineno=block.lineno)
         return _without_concat(tree)
 
+    def as_written(self, source: str) -> jinja2.nodes.Template:
+        """The syntax tree of a template that parses, without our filters around its loops and concatenations."""
+        return super()._parse(source, None, None)
+
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 (Jinja's own signature)
         """Call what a template calls, counted, its arguments looked at first: no single call may make too much."""
         self = __self

@@ -84,8 +84,10 @@ def harden(send: Send) -> Send:
     return send_hardened
 
 
-def unexpected() -> Response:
+def unexpected(error: Exception) -> Response:
     """The response for an error that nobody thought of: it tells nothing."""
+    if full := _on_full(error):
+        return full
     return _problem_response(500, "internal_error", "an unexpected error; the service's log has more")
 
 
@@ -110,7 +112,7 @@ def _on_data(_request: Request, _error: Exception) -> Response:
     return respond(MalformedError("a text in the request holds a character that no database keeps, such as NUL"))
 
 
-def full(error: Exception) -> Response | None:
+def _on_full(error: Exception) -> Response | None:
     """The answer where the error is a full disk, in whatever words."""
     if not out_of_space(error):
         return None
@@ -119,15 +121,15 @@ def full(error: Exception) -> Response | None:
 
 
 def _on_objects(_request: Request, error: Exception) -> Response:
-    if (answer := full(error)) is not None:
-        return answer
+    if full := _on_full(error):
+        return full
     log.error("object store error=%s", type(error).__name__)
     return respond(UnavailableError("the object store cannot be reached just now"))
 
 
 def _on_database(_request: Request, error: Exception) -> Response:
-    if (answer := full(error)) is not None:
-        return answer
+    if full := _on_full(error):
+        return full
     log.error("database error=%s", type(error).__name__)
     return respond(UnavailableError("the database cannot be reached just now"))
 

@@ -10,7 +10,7 @@ import time
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.edges import full, harden, unexpected
+from service.edges import harden, unexpected
 from service.logs import REQUEST
 from service.metrics import RequestMeter
 from service.services import CALLER
@@ -52,7 +52,7 @@ class Requests:
             log.exception("unexpected error=%s", type(error).__name__)
             if answer.status:
                 raise
-            await (full(error) or unexpected())(scope, receive, harden(send_named))
+            await unexpected(error)(scope, receive, harden(send_named))
         finally:
             self._note(scope, answer)
             REQUEST.reset(token)

@@ -18,8 +18,8 @@
 | LONGWEAVE_LEASE_SECONDS | 20 | how long a silent runner keeps its job |
 | LONGWEAVE_HEARTBEAT_SECONDS | a quarter of the lease | how often a runner says it is alive |
 | LONGWEAVE_RETRY_SECONDS | 5 | the first pause after an unexpected error; doubled each time |
-| LONGWEAVE_FREE_BYTES | 256 MiB | what jobs leave free on the disk of a local store |
 | LONGWEAVE_LOG | text | the form of log lines: text or json |
+| LONGWEAVE_FREE_BYTES | 256 MiB | what jobs leave free on the disk of a local store |
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class Settings:
     lease_seconds: float = 20.0
     heartbeat_seconds: float = 5.0
     retry_seconds: float = 5.0
-    free_bytes: int = 256 * MIB
     log: Form = "text"
+    free_bytes: int = 256 * MIB
     limits: Limits = Limits()
 
     @property
@@ -115,8 +115,8 @@ class Settings:
             lease_seconds=lease,
             heartbeat_seconds=_number(environ, "LONGWEAVE_HEARTBEAT_SECONDS", float, lease / 4, least=0.05),
             retry_seconds=_number(environ, "LONGWEAVE_RETRY_SECONDS", float, 5.0, least=0),
-            free_bytes=_number(environ, "LONGWEAVE_FREE_BYTES", int, 256 * MIB, least=0),
             log=_log_form(environ),
+            free_bytes=_number(environ, "LONGWEAVE_FREE_BYTES", int, 256 * MIB, least=0),
             limits=Limits(
                 upload_bytes=_number(environ, "LONGWEAVE_MAX_UPLOAD_BYTES", int, Limits().upload_bytes, least=1),
                 body_bytes=_number(environ, "LONGWEAVE_MAX_BODY_BYTES", int, Limits().body_bytes, least=1),

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from packing.chat import ChatTemplate, TemplateRowError
+from packing.chat import ChatTemplate
+from packing.chat_layout import TemplateRowError
 from packing.chat_tokens import chat_tokens, encode_rendered
 from packing.dataset.errors import TokenizerError
 from tests.conftest import conversation

@@ -8,7 +8,8 @@ from time import process_time
 
 import pytest
 
-from packing.chat import ChatTemplate, TemplateRowError
+from packing.chat import ChatTemplate
+from packing.chat_layout import TemplateRowError
 from packing.chat_shapes import Part, Shape, Slot, assemble
 from packing.dataset.errors import TokenizerError
 from packing.records import Conversation, _messages, _Reason, _tools

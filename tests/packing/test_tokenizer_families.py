@@ -16,7 +16,8 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from tokenizers import Tokenizer as Engine
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from packing.chat import ChatTemplate, TemplateRowError
+from packing.chat import ChatTemplate
+from packing.chat_layout import TemplateRowError
 from packing.chat_tokens import chat_tokens, encode_rendered, require_escapable
 from packing.dataset.errors import TokenizerError
 from packing.tokenizers import Tokenizer

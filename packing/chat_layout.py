@@ -1,0 +1,113 @@
+"""Where every response stands in a rendered conversation, and which of it a model learns to write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from packing.chat_shapes import REASONING, THINK_TAGS, Messages, Part, Shape
+from packing.dataset.errors import InputError
+from packing.tokenizers import utf8_length
+
+
+class TemplateRowError(InputError):
+    """A conversation that the template refuses, or whose messages cannot be found in what it renders."""
+
+    code = "bad_row"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One response: bytes `start`..`end` of the text belong to it, of which the `trained` spans are what a model learns to write."""
+
+    start: int
+    end: int
+    trained: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """A conversation as text, cut into parts, with its responses in order; what lies between them is prompt."""
+
+    text: str
+    bytes: int
+    parts: tuple[Part, ...]
+    turns: tuple[Turn, ...]
+
+
+def trained_messages(messages: Messages, train_on: str) -> list[bool]:
+    """Which messages are trained: `all` of the assistant's or the `last`, but none that says `train: false`."""
+    trained = [m["role"] == "assistant" and m.get("train", True) for m in messages]
+    if train_on == "last":
+        last = max((i for i, m in enumerate(messages) if m["role"] == "assistant"), default=-1)
+        trained = [flag and i == last for i, flag in enumerate(trained)]
+    return trained
+
+
+def responses(messages: Messages) -> list[tuple[int, int]]:
+    """Runs of assistant messages, as (first, one past the last): consecutive ones are one response."""
+    runs: list[tuple[int, int]] = []
+    for i, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        if runs and runs[-1][1] == i:
+            runs[-1] = (runs[-1][0], i + 1)
+        else:
+            runs.append((i, i + 1))
+    return runs
+
+
+def after_thinking(messages: Messages, text: str, start: int, end: int, thinking: str) -> int:
+    """Where the trained text of a response at start..end begins, in characters: with `mask`, behind the thinking that stands at its
+    beginning, its closing tag and the newlines after it; at `end` where the thinking is never closed.
+
+    Raises TemplateRowError where a message has thinking that the template writes in other ways than between known tags.
+    """
+    if thinking != "mask":
+        return start
+    response = text[start:end]
+    for opening, closing in THINK_TAGS:
+        begins = response.lstrip().startswith(opening) or text[:start].rstrip().endswith(opening)
+        if begins:
+            head, found, rest = response.partition(closing)
+            return start + len(head) + len(found) + len(rest) - len(rest.lstrip("\n")) if found else end
+    for message in messages:
+        thoughts = [message[key] for key in REASONING if isinstance(message.get(key), str)]
+        if any(thought.strip() and thought.strip() in response for thought in thoughts):
+            raise TemplateRowError(
+                "thinking: mask does not find the thinking that the chat template writes: it knows "
+                + " and ".join(f"{opening}…{closing}" for opening, closing in THINK_TAGS)
+            )
+    return start
+
+
+def lay_out(
+    text: str, messages: Messages, parts: tuple[Part, ...], shape: Shape, trained: Sequence[bool], thinking: str
+) -> Rendered:
+    """Find every response's bytes in an assembled rendering: parts are piece, value, piece, value, …, piece."""
+    starts = [0, *accumulate(part.bytes for part in parts)]
+    turns: list[Turn] = []
+    following = -1
+    for message, first, last, opening, closing, learnt in shape.places:
+        piece, after = parts[2 * first].text, parts[2 * last + 2].text
+        start = starts[2 * first + 1] - utf8_length(piece[len(piece) - opening :])
+        end = starts[2 * last + 2] + utf8_length(after[:closing])
+        spans: tuple[tuple[int, int], ...] = ()
+        if trained[message]:
+            begin, stop = start, starts[2 * last + 2] + utf8_length(after[:learnt])
+            if thinking == "mask":
+                inside = "".join(part.text for part in parts[2 * first + 1 : 2 * last + 2])
+                before = "".join(part.text for part in parts[: 2 * first + 1])
+                cut = len(before) - opening
+                stop_at = len(before) + len(inside) + learnt
+                begin += utf8_length(
+                    text[cut : after_thinking(messages[message : message + 1], text, cut, stop_at, thinking)]
+                )
+            spans = ((begin, stop),) if begin < stop else ()
+        if message == following and turns:
+            turns[-1] = Turn(start=turns[-1].start, end=end, trained=turns[-1].trained + spans)
+        else:
+            turns.append(Turn(start=start, end=end, trained=spans))
+        following = message + 1
+    return Rendered(text=text, bytes=starts[-1], parts=parts, turns=tuple(turns))
