@@ -9,7 +9,7 @@ ONCE ?=
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: install axolotl bench fuzz demo test static lint types imports format clean
+.PHONY: install axolotl bench fuzz demo faults test static lint types imports format clean
 
 install: $(INSTALLED)
 
@@ -45,6 +45,10 @@ fuzz: $(INSTALLED)
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py $(if $(ONCE),--once)
+
+# The long form of tests/faults: kills, sleepers and damage, with figures; the better part of an hour.
+faults: $(INSTALLED)
+	$(BIN)/python -m tests.faults --rounds $(or $(ROUNDS),20)
 
 # Where axolotl cannot be installed its test says so and is skipped.
 test: static

@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 from packing.dataset.errors import BadRowError
 from packing.dataset.manifest import Manifest
 from service.jobs.database import jobs, now
+from service.jobs.failures import pause
 from service.jobs.job import State
 from service.jobs.leases import LeaseLostError
 from service.jobs.runner import EngineBrokenError
@@ -169,9 +170,12 @@ def test_pauses_between_attempts_double(tmp_path):
     runner = make_runner(services, build=build)
     runner.run_once()
     assert runner.run_once() is False
-    assert 6 < wait_left() <= 8
+    first = pause(job.id, attempt=1, first=8)
+    assert first - 2 < wait_left() <= first <= 8
     runner.run_once()
-    assert 14 < wait_left() <= 16
+    second = pause(job.id, attempt=2, first=8)
+    assert second - 2 < wait_left() <= second
+    assert 12.8 <= second <= 16
     assert services.jobs.get(job.id).attempt == 2
     services.close()
 

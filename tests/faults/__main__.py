@@ -1,0 +1,87 @@
+"""`make faults`: the long form of the campaigns. Prints its figures; ends with 1 for a lost job, a wrong byte or too few faults."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from service import faults
+from tests.faults import campaigns
+from tests.faults.campaigns import Figures, World
+
+
+def at_points(world: World, rounds: int) -> bool:
+    """SIGKILL at every crash point."""
+    total = Figures()
+    for point in faults.POINTS:
+        total = total.add(campaigns.kills_at(world, point, rounds))
+    return told("SIGKILL at every crash point", total, least=rounds * len(faults.POINTS))
+
+
+def at_random(world: World, rounds: int) -> bool:
+    """SIGKILL at random moments, ten times as many as at a crash point."""
+    return told("SIGKILL at random", campaigns.kills_at_random(world, 10 * rounds, seed=0), least=10 * rounds)
+
+
+def asleep(world: World, _rounds: int) -> bool:
+    """SIGSTOP past the lease, once at every crash point outside a transaction: on SQLite one that sleeps there locks the database."""
+    points = [point for point in faults.POINTS if point != "dataset_entered"]
+    return told("SIGSTOP past the lease", campaigns.zombies(world, points), least=len(points))
+
+
+def lease(world: World, rounds: int) -> bool:
+    """SIGKILL, and the default lease waited for: how long until the job has succeeded."""
+    total = Figures()
+    for number in range(max(1, rounds // 2)):
+        total = total.add(
+            campaigns.waits(world.folder.parent / f"lease-{number}", ["receipt_put", "before_manifest"] * 2)
+        )
+    return told("SIGKILL, the default lease waited for", total, least=4)
+
+
+def damage(world: World, rounds: int) -> bool:
+    """Flipped bits and truncations, a hundred times as many as kills at a crash point."""
+    found = campaigns.damage(world.dataset(world.first), 100 * rounds, seed=0)
+    print(f"damage: {asdict(found)}", flush=True)
+    data = found.by_verify["data"] == found.by_training == found.done["data"]
+    words = found.by_verify["manifest"] + found.by_digest == found.done["manifest"]
+    return data and words and found.by_verify["documents"] == found.done["documents"]
+
+
+CAMPAIGNS: dict[str, Callable[[World, int], bool]] = {
+    campaign.__name__: campaign for campaign in (at_points, at_random, asleep, lease, damage)
+}
+
+
+def told(name: str, figures: Figures, *, least: int) -> bool:
+    """Print a campaign's figures; whether it did enough and found nothing."""
+    recovery = f", recovery p99 {figures.p99():.1f} s" if figures.recovery else ""
+    counts = f"{figures.delivered} faults, {figures.jobs} jobs, {figures.lost} lost, {figures.wrong} wrong"
+    print(f"{name}: {counts}{recovery}", flush=True)
+    return figures.delivered >= least and not figures.lost and not figures.wrong
+
+
+def main() -> int:
+    """Run the campaigns."""
+    parser = argparse.ArgumentParser(prog="make faults", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=20, help="kills at each crash point; the rest goes by it (20)")
+    parser.add_argument("--only", choices=CAMPAIGNS, help="one campaign")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+        world = World(Path(folder) / "world")
+        sound = True
+        for name in [options.only] if options.only else CAMPAIGNS:
+            begun = time.monotonic()
+            sound &= CAMPAIGNS[name](world, options.rounds)
+            print(f"  {time.monotonic() - begun:.0f} s", flush=True)
+        world.close()
+    return 0 if sound else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
