@@ -72,7 +72,13 @@ class Ranks:
 
     def call(self, model: PreTrainedModel, work: Callable[..., Any], *arguments: Any) -> Any:
         """work(model, *arguments), with the weights gathered for as long as it and its backward pass need them."""
-        return self.root(work, *arguments) if self.root is not None else work(model, *arguments)
+        if self.root is None:
+            return work(model, *arguments)
+        result = self.root(work, *arguments)
+        if not (isinstance(result, torch.Tensor) and result.requires_grad):
+            assert isinstance(self.root, FSDPModule)
+            self.root.reshard()  # no backward pass will: FSDP's root keeps what it has gathered until one
+        return result
 
     def total(self, value: float) -> float:
         """The sum of every rank's value, in float64."""
