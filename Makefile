@@ -37,6 +37,7 @@ $(AXOLOTL): $(INSTALLED)
 # Beside the peers, on one core each; a few minutes, best on a machine that does nothing else. ROWS="cip needle" runs only these.
 bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	-@$(MAKE) --no-print-directory axolotl
 	$(BIN)/python -m tests.bench $(ROWS)
 
 # Requests drawn from the API's own OpenAPI document until there were 10,000; the tests hold a short form.
