@@ -27,7 +27,7 @@ from training.config import Config, OptimizerConfig
 from training.errors import PeerError, TrainingError
 from training.evaluation.measure import Evaluations
 from training.loss import chunked_cross_entropy, target_weights
-from training.messages import chat_encoder
+from training.messages import chat_encoder, tokenizer_folder
 from training.model import describe, hidden_states, load_model, output_head, preflight
 from training.parallel import Ranks, joined, whole
 from training.prefetch import ahead
@@ -144,10 +144,12 @@ def _run(config: Config, source: Source, whose: dict[str, Any], ranks: Ranks, sa
     say(f"model: {describe(model)}, on {on}")
     say(f"data: {source.manifest.name}, {stream.rows} rows, positions to {extent.position:,}")
     reading = _step_data(config, stream, start.data)
-    data = _checked(model, reading, ranks, say)
-    metrics = Metrics(folder, after=start.step) if ranks.speaks else None
+    metrics: Metrics | None = None
     try:
+        data = _checked(model, reading, ranks, say)
         evaluations.at(start.step, model)
+        if ranks.speaks:
+            metrics = Metrics(folder, after=start.step)
         for step in range(start.step + 1, config.steps + 1):
             batches = next(data)
             measured = {"step": step, **_take_step(model, optimizer, batches, config, step, ranks)}
@@ -162,7 +164,7 @@ def _run(config: Config, source: Source, whose: dict[str, Any], ranks: Ranks, sa
                     run=whose,
                     model=model,
                     optimizer=optimizer,
-                    tokenizer_from=resumed or (Path(config.model.path) if config.model.path else None),
+                    tokenizer_from=resumed or tokenizer_folder(config.model, source.manifest),
                     keep=config.checkpoint.keep,
                     ranks=ranks,
                 )

@@ -211,19 +211,23 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     return found
 
 
-def chat_encoder(config: ModelConfig, manifest: Manifest) -> ChatEncoder:
-    """What a dataset of messages is tokenised with: model.tokenizer, else the model directory's own, else, for a
-    preset, the builtin tokenizer where the dataset was made with it.
+def tokenizer_folder(config: ModelConfig, manifest: Manifest) -> Path | None:
+    """Where the tokenizer of a run lies: model.tokenizer, else the model's directory, else, for a preset, the builtin
+    one's files where the dataset was made with it; None where there is none."""
+    if folder := config.tokenizer or config.path:
+        return Path(folder)
+    builtin = sha256((BUILTIN / "tokenizer.json").read_bytes()).hexdigest()
+    return BUILTIN if manifest.tokenizer.get("sha256") == builtin else None
 
-    Raises TokenizerError where there is none, or it has no chat template.
-    """
-    folder = config.tokenizer or config.path
-    if folder is not None:
-        return ChatEncoder(read_tokenizer(Path(folder)), where=folder)
-    if manifest.tokenizer.get("sha256") != sha256((BUILTIN / "tokenizer.json").read_bytes()).hexdigest():
+
+def chat_encoder(config: ModelConfig, manifest: Manifest) -> ChatEncoder:
+    """What a dataset of messages is tokenised with; raises TokenizerError where there is no tokenizer, or it has no chat
+    template."""
+    folder = tokenizer_folder(config, manifest)
+    if folder is None:
         message = (
             f"the dataset {manifest.name!r} was made with the tokenizer {manifest.tokenizer.get('name')!r}, and a preset "
             "has none of its own: set model.tokenizer to that tokenizer's directory"
         )
         raise TokenizerError(message)
-    return ChatEncoder(read_tokenizer(BUILTIN), where="the builtin tokenizer")
+    return ChatEncoder(read_tokenizer(folder), where="the builtin tokenizer" if folder == BUILTIN else str(folder))

@@ -149,7 +149,12 @@ NEEDLE_SPEC = {
 @pytest.mark.parametrize("spec", [SYNL_SPEC, NEEDLE_SPEC], ids=["synl", "needle"])
 def test_a_few_steps_on_messages(tmp_path: Path, build: Any, spec: dict[str, Any]):
     metrics: list[dict[str, Any]] = []
-    train(parse_config(config_for(build(None, **spec), tmp_path)), say=lambda line: None, record=metrics.append)
+    config = config_for(build(None, **spec), tmp_path)
+    train(parse_config(config), say=lambda line: None, record=metrics.append)
+    saved = sorted(Path(config["checkpoint"]["dir"]).glob("step-*"))[-1]
+    assert (saved / "tokenizer.json").read_bytes() == (
+        BUILTIN / "tokenizer.json"
+    ).read_bytes()  # a model to ask at once
     assert len(metrics) == 3
     assert metrics[-1]["loss"] < metrics[0]["loss"]
     assert all(0 < m["targets"] < m["tokens"] / 2 for m in metrics)

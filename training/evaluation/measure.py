@@ -17,13 +17,14 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from packing.dataset.errors import DatasetError
+from packing.dataset.errors import DatasetError, TokenizerError
 from packing.dataset.manifest import Manifest, canonical_json
 from synth.needles.pictures import write_heat_map
 from training.config import Config
 from training.evaluation.needles import NeedleProbes, ask
-from training.evaluation.prompts import Prompts, tokenizer_folder
+from training.evaluation.prompts import Prompts
 from training.evaluation.texts import Texts, text_loss
+from training.messages import tokenizer_folder
 
 FOLDER, DONE, SETTINGS = "evaluations", "done.json", "settings.json"
 Say = Callable[[str], None]
@@ -43,7 +44,14 @@ class Evaluations:
         self._needles = NeedleProbes(Path(asked.needles)) if asked.needles else None
         self._texts = Texts(Path(asked.texts)) if asked.texts else None
         if asked.asked:
-            self._prompts = Prompts(tokenizer_folder(config.model, manifest), chat=asked.chat)
+            tokenizer = tokenizer_folder(config.model, manifest)
+            if tokenizer is None:
+                message = (
+                    f"the data were made with the tokenizer {manifest.tokenizer.get('name')!r}, and a preset has none of its "
+                    "own: evaluate.needles and evaluate.texts need model.tokenizer, or data of the builtin tokenizer"
+                )
+                raise TokenizerError(message)
+            self._prompts = Prompts(tokenizer, chat=asked.chat)
         self._settings = self._identity()
         for old in (folder / FOLDER).glob("step-*"):
             if int(old.name.removeprefix("step-")) > after:

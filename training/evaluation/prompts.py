@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,6 @@ from numpy.typing import NDArray
 from transformers import AutoTokenizer, GenerationConfig
 
 from packing.dataset.errors import TokenizerError
-from packing.dataset.manifest import Manifest
-from training.config import ModelConfig
-from training.messages import BUILTIN
 
 _MARK = "<~answer~>"
 
@@ -81,21 +77,3 @@ class Prompts:
         except (TemplateError, TypeError, ValueError) as error:
             message = f"the chat template in {self.folder} fails ({error}): set evaluate.chat to none, or mend it"
             raise TokenizerError(message) from error
-
-
-def tokenizer_folder(config: ModelConfig, manifest: Manifest) -> Path:
-    """Where the tokenizer of a run lies: model.tokenizer, the model's directory, or for a preset the builtin one where the data were
-    made with it.
-
-    Raises TokenizerError where there is none.
-    """
-    if folder := config.tokenizer or config.path:
-        return Path(folder)
-    builtin = sha256((BUILTIN / "tokenizer.json").read_bytes()).hexdigest()
-    if manifest.tokenizer.get("sha256") != builtin:
-        message = (
-            f"the data were made with the tokenizer {manifest.tokenizer.get('name')!r}, and a preset has none of its own: "
-            "evaluate.needles and evaluate.texts need model.tokenizer or model.path, or data of the builtin tokenizer"
-        )
-        raise TokenizerError(message)
-    return BUILTIN

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ from training.config import ModelConfig, parse_config
 from training.evaluation import needles as asking
 from training.evaluation.measure import Evaluations
 from training.evaluation.needles import NeedleProbes, ask
-from training.evaluation.prompts import BUILTIN, Prompts, tokenizer_folder
+from training.evaluation.prompts import Prompts
 from training.loop import train
+from training.messages import BUILTIN, tokenizer_folder
 
 Build = Callable[..., dict[str, Any]]
 Needles = Callable[[Sequence[dict[str, Any]]], Path]
@@ -66,8 +69,12 @@ def test_a_base_model_without_a_template_takes_the_text(tmp_path: Path):
 
 
 def test_the_builtin_tokenizer_is_taken_where_the_data_were_made_with_it(tiny_manifest: Manifest):
-    with pytest.raises(TokenizerError, match="a preset has none"):
-        tokenizer_folder(ModelConfig(preset="tiny"), tiny_manifest)
+    tiny = ModelConfig(preset="tiny")
+    assert tokenizer_folder(tiny, tiny_manifest) is None
+    digest = sha256((BUILTIN / "tokenizer.json").read_bytes()).hexdigest()
+    assert tokenizer_folder(tiny, replace(tiny_manifest, tokenizer={"sha256": digest})) == BUILTIN
+    assert tokenizer_folder(ModelConfig(path="a", tokenizer="b"), tiny_manifest) == Path("b")
+    assert tokenizer_folder(ModelConfig(path="a"), tiny_manifest) == Path("a")
     builtin = Prompts(BUILTIN, chat="auto")
     assert len(builtin.stops) == 2
     assert builtin.decode(builtin.encode("pass key 12345").tolist()) == "pass key 12345"
