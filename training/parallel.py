@@ -147,6 +147,7 @@ def joined() -> Generator[Ranks]:
         raise TrainingError(message) from error
     try:
         yield Ranks(rank=rank, world=world, device=device, grouped=True)
+        dist.barrier()  # a rank that took the group down while another still used it would abort that one
     except LongweaveError as error:
         if not _first(store, rank):
             raise PeerError from error
