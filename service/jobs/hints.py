@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -81,9 +80,3 @@ class Hints:
             while not self._closing.is_set():
                 for _ in connection.notifies(timeout=SLICE_SECONDS, stop_after=1):
                     self._hinted.set()
-
-    def cut(self) -> None:
-        """Lose the connection, as a network would."""
-        if self._connection is not None:
-            with suppress(psycopg.Error):
-                self._connection.close()

@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from sqlalchemy import text
 
 from service.jobs.database import open_database
 from service.jobs.hints import CHANNEL, Hints, give_hint
@@ -62,7 +63,11 @@ def test_a_listener_that_is_cut_off_asks_often_and_listens_again(postgresql):
     stopping = threading.Event()
     with Hints(engine, idle_seconds=0.05, listening_seconds=LONG) as hints:
         wait_until(lambda: hints.listening)
-        hints.cut()
+        with engine.begin() as connection:
+            cut = text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN %' AND datname = :name"
+            )
+            assert connection.execute(cut, {"name": engine.url.database}).scalars().all() == [True]
         wait_until(lambda: not hints.listening)
         thread, woken = resting(hints, stopping)
         assert woken.wait(20)
