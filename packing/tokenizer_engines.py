@@ -36,13 +36,16 @@ def as_loaded(tokenizer_json: bytes, config: Mapping[str, Any], name: str) -> di
     """A tokenizer.json as transformers loads it, less what would change ids or offsets behind our back: truncation, padding and the
     post-processor (apply_chat_template switches them off), and dropout (no row may depend on chance)."""
     try:
-        value = json.loads(tokenizer_json)
-        # The post-processor adds BOS and the like, which is the template's business, and byte-level ones trim spaces off the offsets.
-        value.update(truncation=None, padding=None, post_processor=None)
-        model, normalizer, pre_tokenizer = dict(value["model"]), value.get("normalizer"), value.get("pre_tokenizer")
-    except Exception as error:
-        message = f"the tokenizer.json of {name!r} cannot be read ({error})"
+        value: Any = json.loads(tokenizer_json)
+    except ValueError as error:
+        message = f"the tokenizer.json of {name!r} cannot be read as JSON ({error})"
         raise TokenizerError(message, param="/tokenizer") from error
+    if not isinstance(value, dict) or not isinstance(value.get("model"), dict):  # pyright: ignore[reportUnknownMemberType]
+        message = f"the tokenizer.json of {name!r} holds no `model`, which one of Hugging Face tokenizers does: is it another file?"
+        raise TokenizerError(message, param="/tokenizer")
+    # The post-processor adds BOS and the like, which is the template's business, and byte-level ones trim spaces off the offsets.
+    value.update(truncation=None, padding=None, post_processor=None)
+    model, normalizer, pre_tokenizer = dict(value["model"]), value.get("normalizer"), value.get("pre_tokenizer")
     if config.get("split_special_tokens") is True:
         message = f"the tokenizer {name!r} says split_special_tokens: true, so a chat template's special tokens would be plain text"
         raise TokenizerError(message, param="/tokenizer")

@@ -142,7 +142,7 @@ def _run(config: Config, source: Source, whose: dict[str, Any], ranks: Ranks, sa
         say(f"going on from {resumed}")
     on = f"{ranks.world} × {ranks.device.type}" if ranks.grouped else f"{ranks.device}"
     say(f"model: {describe(model)}, on {on}")
-    say(f"data: {source.manifest.name}, {stream.rows} rows, positions to {extent.position:,}")
+    say(f"data: {source.manifest.name or source.manifest.kind}, {stream.rows} rows, positions to {extent.position:,}")
     reading = _step_data(config, stream, start.data)
     metrics: Metrics | None = None
     try:

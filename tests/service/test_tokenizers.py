@@ -92,7 +92,9 @@ def test_the_same_tokenizer_by_another_name_is_the_same_dataset(api, services):
 @pytest.mark.parametrize(
     ("files", "code", "words"),
     [
-        ({"tokenizer__json": b"{"}, "invalid_tokenizer", "tokenizer.json"),
+        ({"tokenizer__json": b"{"}, "invalid_tokenizer", "cannot be read as JSON"),
+        ({"tokenizer__json": b'{"a": 1}'}, "invalid_tokenizer", "holds no `model`"),
+        ({"tokenizer__json": b"[1]"}, "invalid_tokenizer", "holds no `model`"),
         ({"tokenizer__json": b'{"model": {"type": "pickle"}}'}, "invalid_tokenizer", ""),
         ({"tokenizer_config__json": b"[]"}, "invalid_tokenizer", "tokenizer_config.json"),
         ({"chat_template__jinja": b"{% for x in %}"}, "invalid_tokenizer", "cannot be parsed"),
