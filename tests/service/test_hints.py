@@ -58,21 +58,36 @@ def test_a_hint_wakes_at_the_commit_and_not_before(postgresql):
     engine.dispose()
 
 
-def test_a_listener_that_is_cut_off_asks_often_and_listens_again(postgresql):
+def cut_off(engine):
+    """Have the server end the one connection that listens."""
+    cut = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN %' AND datname = :name")
+    with engine.begin() as connection:
+        assert connection.execute(cut, {"name": engine.url.database}).scalars().all() == [True]
+
+
+def test_a_listener_that_is_cut_off_listens_again(postgresql):
+    engine = open_database(postgresql.new_database())
+    with Hints(engine, idle_seconds=LONG, listening_seconds=LONG) as hints:
+        wait_until(lambda: hints.listening)
+        cut_off(engine)
+        wait_until(lambda: not hints.listening)
+        wait_until(lambda: hints.listening)
+    engine.dispose()
+
+
+def test_while_nothing_is_heard_it_asks_often(postgresql, monkeypatch):
+    monkeypatch.setattr("service.jobs.hints.AGAIN_SECONDS", LONG)
     engine = open_database(postgresql.new_database())
     stopping = threading.Event()
     with Hints(engine, idle_seconds=0.05, listening_seconds=LONG) as hints:
         wait_until(lambda: hints.listening)
-        with engine.begin() as connection:
-            cut = text(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN %' AND datname = :name"
-            )
-            assert connection.execute(cut, {"name": engine.url.database}).scalars().all() == [True]
+        hints.wait(stopping)  # what came before we listened
+        cut_off(engine)
         wait_until(lambda: not hints.listening)
         thread, woken = resting(hints, stopping)
         assert woken.wait(20)
+        assert not hints.listening
         thread.join()
-        wait_until(lambda: hints.listening)
     engine.dispose()
 
 
