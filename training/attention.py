@@ -9,6 +9,7 @@ builds no mask and guesses no boundary; a call without boundaries is an error.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -142,14 +143,14 @@ def refuse_windows(config: PretrainedConfig) -> None:
         raise AttentionError(message)
 
 
-def check_attention(forward: Forward, batch: Batch) -> None:
+def check_attention(forward: Forward, batch: Batch, *, anywhere: Callable[[bool], bool] = bool) -> None:
     """Check on a packed row that every token is noticed by exactly the later tokens of its own sequence.
 
     `forward` takes token ids [1, N] to hidden states or logits [1, N, …]. A few passes, see training.influence. Raises
     AttentionError saying which way it went wrong.
     """
     sequences = sequence_numbers(batch.cu_seq_lens)[None]
-    check_influence(forward, batch.input_ids, sequences, where="the first packed row")
+    check_influence(forward, batch.input_ids, sequences, where="the first packed row", anywhere=anywhere)
 
 
 def check_kernel(batch: Batch, *, heads: int, key_heads: int, size: int) -> None:

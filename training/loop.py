@@ -208,7 +208,7 @@ def _checked(model: PreTrainedModel, data: Iterator[StepData], ranks: Ranks, say
     """The same steps, after the model's attention has been checked on the first packed row, by every rank."""
     first = next(data)
     batch = first.batches[0].to(ranks.device)
-    ranks.call(model, preflight, batch)
+    ranks.call(model, preflight, batch, ranks.anywhere)
     say(f"attention follows the boundaries: checked on {len(batch.cu_seq_lens) - 1} sequences, {batch.tokens} tokens")
     return itertools.chain([first], data)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -147,15 +148,16 @@ def output_head(model: PreTrainedModel) -> nn.Module:
     return head
 
 
-def preflight(model: PreTrainedModel, batch: Batch) -> None:
+def preflight(model: PreTrainedModel, batch: Batch, anywhere: Callable[[bool], bool] = bool) -> None:
     """Check on the first real packed row, in float32, that the model sees what the boundaries declare and nothing else.
 
-    Raises AttentionError, or ModelError for a model whose logits are more than its output layer (scaled, soft-capped).
+    `anywhere`: as for training.influence.check_influence. Raises AttentionError, or ModelError for a model whose logits
+    are more than its output layer (scaled, soft-capped).
     """
     training = model.training
     model.eval()
     try:
-        check_attention(lambda ids: hidden_states(model, batch, ids), batch)
+        check_attention(lambda ids: hidden_states(model, batch, ids), batch, anywhere=anywhere)
         _check_logits(model, batch)
         if batch.input_ids.is_cuda:
             config: Any = model.config

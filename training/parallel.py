@@ -88,6 +88,10 @@ class Ranks:
         dist.all_reduce(held)
         return held.item()
 
+    def anywhere(self, flag: bool) -> bool:  # noqa: FBT001 (the one thing there is to say)
+        """Whether any rank says yes."""
+        return self.total(float(flag)) > 0
+
     def agree(self, value: int) -> bool:
         """Whether every rank has the same whole number."""
         if not self.grouped:

@@ -13,7 +13,7 @@ from transformers import LlamaConfig, MistralConfig, PreTrainedModel
 from tests.training.conftest import token_rows
 from tests.training.test_attention import SIZES, build
 from training import ATTENTION, AttentionError, ColumnsError, RowCollator, check_attention
-from training.influence import PADDING, check_influence, numbers_from_lengths, sequence_numbers
+from training.influence import PADDING, REPEATS, check_influence, numbers_from_lengths, sequence_numbers
 
 ROWS = token_rows(5, seed=2)
 CONFIG = LlamaConfig(**SIZES | {"vocab_size": 64})
@@ -144,6 +144,37 @@ def test_any_leak_of_a_start_or_an_end_is_found(reader: int, read: int):
     seen[reader, read] = True
     with pytest.raises(AttentionError, match="attention leaks: 1 of 4 sequences of a row"):
         influence(seen)
+
+
+def unsteady(forward: Any, at: int) -> Any:
+    """The same, but that pass number `at` is computed a little differently, as by threads that add up in another order."""
+    passes = iter(range(100))
+    return lambda ids: forward(ids) + (1e-7 if next(passes) == at else 0.0)
+
+
+@pytest.mark.parametrize("at", range(7))
+def test_a_pass_that_is_computed_differently_is_no_leak_and_hides_none(at: int):
+    ids = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8]])
+    check_influence(unsteady(through(declared()), at), ids, NUMBERS[None], where="a row")
+    seen = declared()
+    seen[9, 5] = True
+    with pytest.raises(AttentionError, match="attention leaks: 1 of 4"):
+        check_influence(unsteady(through(seen), at), ids, NUMBERS[None], where="a row")
+
+
+def test_processes_repeat_their_passes_together():
+    """One that has seen nothing makes the passes that another needs: else each would wait for the other."""
+    ids, passes = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8]]), []
+    forward = through(declared())
+
+    def counted(given: torch.Tensor) -> torch.Tensor:
+        passes.append(1)
+        return forward(given)
+
+    check_influence(counted, ids, NUMBERS[None], where="a row")
+    alone = len(passes)
+    check_influence(counted, ids, NUMBERS[None], where="a row", anywhere=lambda flag: True)
+    assert len(passes) - alone == alone + (alone - 1) * 2 * REPEATS
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 6, 8, 11])

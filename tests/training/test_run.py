@@ -287,7 +287,7 @@ def test_a_checkpoint_of_a_models_directory_is_a_model_to_run(config_of: Build, 
 def test_attention_is_checked_at_every_start(config_of: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     checked: list[int] = []
 
-    def counted(model: Any, batch: Any) -> None:
+    def counted(model: Any, batch: Any, anywhere: Any) -> None:
         checked.append(batch.tokens)
         if len(checked) == 3:
             raise AttentionError("wrong")
