@@ -63,7 +63,7 @@ def _be_a_node(address: str, cpus: int, stopping: threading.Event) -> None:
         return
     cluster.check_tokens(address, os.environ)
     node = cluster.Node(cluster.worker_words(address, cpus=cpus), os.environ)
-    log.info("joined address=%s workers=%d", address, cpus)
+    log.info("joining address=%s workers=%d", address, cpus)
     try:
         while node.alive() and not stopping.wait(0.2):
             pass
