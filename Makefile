@@ -9,7 +9,7 @@ ONCE ?=
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: install axolotl bench fuzz demo faults test static lint types imports format clean
+.PHONY: install axolotl bench fuzz demo study faults test static lint types imports format clean
 
 install: $(INSTALLED)
 
@@ -46,6 +46,10 @@ fuzz: $(INSTALLED)
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py $(if $(ONCE),--once)
+
+# A tiny model, drawn at random, learns to find pass keys in our probes: a few minutes on a CPU. SEED=1 draws another.
+study: $(INSTALLED)
+	$(BIN)/python scripts/study.py --out study/seed-$(or $(SEED),0) --seed $(or $(SEED),0)
 
 # The long form of tests/faults: kills, sleepers and damage, with figures; the better part of an hour.
 faults: $(INSTALLED)
