@@ -35,6 +35,7 @@ CLASSES = {
     "internal_error": FailureClass.TRANSIENT,
     "engine_lost": FailureClass.TRANSIENT,
     "runner_lost": FailureClass.TRANSIENT,
+    "worker_lost": FailureClass.TRANSIENT,
     "unavailable": FailureClass.TRANSIENT,
     "insufficient_storage": FailureClass.RESOURCE,
     "out_of_memory": FailureClass.RESOURCE,

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from service import faults
-from tests.faults import campaigns
+from tests.faults import campaigns, processes
 from tests.faults.campaigns import Figures, World
 
 
@@ -53,8 +55,22 @@ def damage(world: World, rounds: int) -> bool:
     return data and words and found.by_verify["documents"] == found.done["documents"]
 
 
+def deaths(world: World, rounds: int) -> bool:
+    """SIGKILL of runner, Ray's own processes, API and all of `serve`, on a real Ray, with the default lease; ten times a point's."""
+    draws = np.random.default_rng(0)
+    stack = processes.Stack(world.folder.parent / "deaths")
+    try:
+        found = processes.kills(stack, processes.drawn(10 * rounds, draws), draws)
+    finally:
+        stack.close()
+    found.left = stack.left
+    sound = told("SIGKILL of what runs", found.figures, least=10 * rounds)
+    print(f"  {found.told()}", flush=True)
+    return sound and found.sound()
+
+
 CAMPAIGNS: dict[str, Callable[[World, int], bool]] = {
-    campaign.__name__: campaign for campaign in (at_points, at_random, asleep, lease, damage)
+    campaign.__name__: campaign for campaign in (at_points, at_random, asleep, lease, damage, deaths)
 }
 
 
