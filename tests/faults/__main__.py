@@ -13,6 +13,9 @@ from pathlib import Path
 from service import faults
 from tests.faults import campaigns
 from tests.faults.campaigns import Figures, World
+from tests.faults.store import StoreWorld, bad_answers, drawn, pairs, proxied
+from tests.faults.store_proxy import OPERATIONS
+from tests.service.object_store import serving
 
 
 def at_points(world: World, rounds: int) -> bool:
@@ -53,8 +56,27 @@ def damage(world: World, rounds: int) -> bool:
     return data and words and found.by_verify["documents"] == found.done["documents"]
 
 
+def store(world: World, rounds: int) -> bool:
+    """An S3 store's bad answers at every operation: all pairs with 20 rounds, else a few."""
+    few = rounds < 20
+    with serving() as behind, proxied(behind) as proxy:
+        made = StoreWorld(world.folder.parent / "store", proxy)
+        found = bad_answers(made, drawn(seed=0) if few else list(pairs()), seed=0)
+        made.close()
+    kinds = (
+        f"{len({pair[0] for pair in found.delivered})} operations, {len({pair[1] for pair in found.delivered})} faults"
+    )
+    print(
+        f"bad answers of a store: {found.delivered.total()} at {kinds}, {found.jobs} jobs, {found.again} attempts failed, "
+        f"jobs failed {dict(found.failed)}, {found.lost} lost, {found.wrong} wrong, {found.early} of {found.manifests} manifests early",
+        flush=True,
+    )
+    met = found.delivered.total() >= found.jobs and {pair[0] for pair in found.delivered} == set(OPERATIONS)
+    return met and not found.lost and not found.wrong and not found.early
+
+
 CAMPAIGNS: dict[str, Callable[[World, int], bool]] = {
-    campaign.__name__: campaign for campaign in (at_points, at_random, asleep, lease, damage)
+    campaign.__name__: campaign for campaign in (at_points, at_random, asleep, lease, damage, store)
 }
 
 
