@@ -13,6 +13,7 @@ from pathlib import Path
 from service import faults
 from tests.faults import campaigns
 from tests.faults.campaigns import Figures, World
+from tests.faults.disk import FullDisk, NoDiskError, full_disks, small_disk
 from tests.faults.store import StoreWorld, bad_answers, drawn, pairs, proxied
 from tests.faults.store_proxy import OPERATIONS
 from tests.service.object_store import serving
@@ -75,8 +76,27 @@ def store(world: World, rounds: int) -> bool:
     return met and not found.lost and not found.wrong and not found.early
 
 
+def full(world: World, rounds: int) -> bool:
+    """A disk with 0 to 80 pages left, where this machine lets us mount one."""
+    try:
+        with small_disk(world.folder.parent / "small") as folder:
+            disk = FullDisk(folder)
+            found = full_disks(disk, range(0, 81, max(1, 20 // rounds)))
+            disk.close()
+    except NoDiskError as error:
+        print(f"full disks: not run, there is no file system to fill (mount: {error})", flush=True)
+        return True
+    print(
+        f"full disks: {found.jobs} jobs, first attempts {dict(found.ended)}, answers {dict(found.answers)}, "
+        f"{found.lost} lost, {found.wrong} wrong, undocumented {found.odd}",
+        flush=True,
+    )
+    refused = found.ended["queued insufficient_storage"] and found.answers["POST /v1/uploads 507"]
+    return bool(refused) and not found.lost and not found.wrong and not found.odd
+
+
 CAMPAIGNS: dict[str, Callable[[World, int], bool]] = {
-    campaign.__name__: campaign for campaign in (at_points, at_random, asleep, lease, damage, store)
+    campaign.__name__: campaign for campaign in (at_points, at_random, asleep, lease, damage, store, full)
 }
 
 
