@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from packing.dataset.manifest import Manifest
-from training.attention import NAME, check_attention, check_kernel, refuse_windows
+from training.attention import NAME, check_attention, check_kernel, check_routed, refuse_unrouted, refuse_windows
 from training.batch import Batch
 from training.config import ModelConfig
 from training.errors import ModelError
@@ -54,6 +54,7 @@ def load_model(
     """
     folder = checkpoint or (Path(config.path) if config.path is not None else None)
     settings: Any = tiny(_vocab_size(manifest)) if folder is None else _read_config(folder)
+    refuse_unrouted(settings)
     refuse_windows(settings)
     if extent.token_id >= settings.vocab_size:
         message = (
@@ -139,13 +140,25 @@ def _arguments(batch: Batch, input_ids: torch.Tensor | None) -> dict[str, Any]:
     }
 
 
+class _ScaledHead(nn.Module):
+    """An output layer whose logits are divided by a constant, as Granite's are."""
+
+    def __init__(self, head: nn.Module, divisor: float) -> None:
+        super().__init__()
+        self.head, self.divisor = head, divisor
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.head(hidden) / self.divisor
+
+
 def output_head(model: PreTrainedModel) -> nn.Module:
-    """The layer from hidden states [.., hidden] to logits [.., vocabulary]."""
+    """What takes hidden states [.., hidden] to logits [.., vocabulary]; raises ModelError where there is nothing."""
     head: nn.Module | None = model.get_output_embeddings()
     if head is None:
         message = f"a {type(model).__name__} has no output layer to compute a loss with"
         raise ModelError(message)
-    return head
+    divisor: float = getattr(model.config, "logits_scaling", None) or 1.0
+    return head if divisor == 1.0 else _ScaledHead(head, divisor)
 
 
 def preflight(model: PreTrainedModel, batch: Batch, anywhere: Callable[[bool], bool] = bool) -> None:
@@ -157,6 +170,7 @@ def preflight(model: PreTrainedModel, batch: Batch, anywhere: Callable[[bool], b
     training = model.training
     model.eval()
     try:
+        check_routed(model, lambda: hidden_states(model, batch))
         check_attention(lambda ids: hidden_states(model, batch, ids), batch, anywhere=anywhere)
         _check_logits(model, batch)
         if batch.input_ids.is_cuda:
