@@ -28,6 +28,9 @@ _ASKED: list[set[int]] = []
 """The modules that have called this attention, while check_routed counts them. (A ContextVar would break every compiled
 graph in two.)"""
 
+ONE_AT_A_TIME = frozenset({"bloom"})
+"""Types of models that cannot be told boundaries but take no positions either: they are run a sequence at a time."""
+
 UNSERVED = ("sliding_window", "softcap", "s_aux", "position_bias")
 """Arguments by which models ask attention for more than softmax(q·k)·v inside boundaries."""
 
@@ -163,6 +166,8 @@ def refuse_unrouted(config: PretrainedConfig) -> None:
     """Raise AttentionError for a type of model that transformers itself says does not ask the AttentionInterface."""
     # Looked up by type: before its weights are read.
     kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if config.model_type in ONE_AT_A_TIME:
+        return
     if kind is not None and not getattr(kind, "_supports_attention_backend", True):
         message = (
             f"models of type {config.model_type} compute attention in a way of their own, so they cannot be told the "
@@ -177,6 +182,8 @@ def check_routed(model: PreTrainedModel, forward: Callable[[], Any]) -> None:
 
     `forward` runs the model once. Raises AttentionError.
     """
+    if model.config.model_type in ONE_AT_A_TIME:
+        return
     asked: set[int] = set()
     _ASKED.append(asked)
     try:

@@ -17,7 +17,8 @@ from training.attention import NAME
 from training.batch import Batch, lay_out
 from training.config import ModelConfig
 from training.errors import AttentionError, ModelError
-from training.model import hidden_states, load_model, preflight, tiny
+from training.model import hidden_states, load_model, preflight
+from training.presets import tiny
 from training.stream import Extent, Row
 
 EXTENT = Extent(position=10_000, token_id=63, row_tokens=100)

@@ -20,6 +20,8 @@ from training.config.rules import (
 )
 
 LARGEST_SEED = 2**64 - 1
+PRESETS = ("tiny", "tiny-learned", "tiny-alibi", "tiny-nope")
+"""Names of training.presets, which needs transformers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +30,7 @@ class ModelConfig:
     is what messages are tokenised with instead of the model's own."""
 
     path: str | None = checked(optional(text), None)
-    preset: str | None = checked(optional(one_of("tiny")), None)
+    preset: str | None = checked(optional(one_of(*PRESETS)), None)
     tokenizer: str | None = checked(optional(text), None)
     rope_base: str | float = checked(rope_base, "auto")
     attention: str = checked(
