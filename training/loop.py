@@ -26,7 +26,9 @@ from training.checkpoint import Checkpoint, Metrics, claimed, identity, newest, 
 from training.config import Config, OptimizerConfig
 from training.errors import PeerError, TrainingError
 from training.evaluation.measure import Evaluations
+from training.flops import work_of
 from training.loss import chunked_cross_entropy, target_weights
+from training.loss_split import LossSplit
 from training.messages import chat_encoder, tokenizer_folder
 from training.model import describe, hidden_states, load_model, output_head, preflight
 from training.parallel import Ranks, joined, whole
@@ -80,7 +82,8 @@ def train(config: Config, *, say: Say, record: Record) -> None:
 
     `say` takes lines, `record` each step's metrics, as they stand in metrics.jsonl: step, loss, tokens and targets of
     the step, lr, grad_norm (before clipping), tokens_per_second, after the step the epoch and the rows of it
-    consumed, and how many rows were dropped for their length. Raises the LongweaveErrors of its parts.
+    consumed, how many rows were dropped for their length, the step's FLOPs (training.flops) and its losses by skips and
+    distance (training.loss_split). Raises the LongweaveErrors of its parts.
     """
     transformers_logging.disable_progress_bar()
     with joined() as ranks, _in_sentences(config):
@@ -254,7 +257,8 @@ def _take_step(
     lr = learning_rate(config.optimizer, step, config.steps)
     for group in optimizer.param_groups:
         group["lr"] = lr
-    loss, targets = accumulate(model, data, normalize=config.loss.normalize, ranks=ranks)
+    split = LossSplit()
+    loss, targets = accumulate(model, data, normalize=config.loss.normalize, ranks=ranks, split=split)
     norm = 0.0
     if loss is not None:
         norm = whole(nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip)).item()
@@ -274,14 +278,16 @@ def _take_step(
         "epoch": data.state.epoch,
         "rows": data.state.row,
         "dropped": data.dropped,
+        "flops": work_of(model).of_step(data),
+        "losses": split.over(ranks).to_json(),
     }
 
 
 def accumulate(
-    model: PreTrainedModel, data: StepData, *, normalize: str, ranks: Ranks = ALONE
+    model: PreTrainedModel, data: StepData, *, normalize: str, ranks: Ranks = ALONE, split: LossSplit | None = None
 ) -> tuple[float | None, int]:
     """Add the gradient of a step's loss to the parameters; returns the loss (None without targets) and the count of
-    targets, of all ranks.
+    targets, of all ranks. `split` takes in the losses of this rank's targets.
 
     The loss is normalised by the whole step's weights, whatever packed rows and ranks they fall to.
     """
@@ -291,19 +297,26 @@ def accumulate(
         return None, 0
     loss = 0.0
     for batch in share(data, ranks.rank, ranks.world).batches:
-        part = ranks.call(model, weighted_loss, batch.to(model.device), normalize, total)
+        each = torch.zeros(batch.tokens, device=model.device)
+        part = ranks.call(model, weighted_loss, batch.to(model.device), normalize, total, each)
         part.backward()
+        if split is not None:
+            split.add(batch, each.cpu().numpy())
         loss += part.item()
     return ranks.total(loss), targets
 
 
-def weighted_loss(model: PreTrainedModel, batch: Batch, normalize: str, total: float) -> torch.Tensor:
-    """A packed row's part of a step's loss: its weighted sum over the step's whole weight, a float32 scalar."""
+def weighted_loss(
+    model: PreTrainedModel, batch: Batch, normalize: str, total: float, each: torch.Tensor | None = None
+) -> torch.Tensor:
+    """A packed row's part of a step's loss: its weighted sum over the step's whole weight, a float32 scalar. `each`
+    (float32 [N]) is given the loss of every target."""
     head = output_head(model)
     # Weights stay float32; on CUDA the work is done in bfloat16.
     with torch.autocast(model.device.type, torch.bfloat16, enabled=model.device.type == "cuda"):
         hidden = hidden_states(model, batch)[0]
-        part = chunked_cross_entropy(head, hidden, batch.targets[0], target_weights(batch, normalize)) / total
+        weights = target_weights(batch, normalize)
+        part = chunked_cross_entropy(head, hidden, batch.targets[0], weights, each=each) / total
         if not bool((batch.targets != IGNORED).any()):
             # FSDP sums the gradients there are: a rank without one for the head would wait for the others for ever.
             part = part + head(hidden[:1]).float().sum() * 0.0

@@ -70,7 +70,7 @@ def test_a_run_leaves_metrics_and_whole_checkpoints(config_of: Build, tmp_path: 
     assert [m["step"] for m in metrics] == list(range(1, 9))
     assert on_disk(folder) == [{name: value for name, value in m.items() if name != TIMED} for m in metrics]
     assert set(metrics[0]) == {
-        *("step", "loss", "tokens", "targets", "lr", "grad_norm", "epoch", "rows", "dropped"),
+        *("step", "loss", "tokens", "targets", "lr", "grad_norm", "epoch", "rows", "dropped", "flops", "losses"),
         TIMED,
     }
     assert all(0 < m["targets"] < m["tokens"] <= 160 for m in metrics)
