@@ -72,6 +72,16 @@ def _text(value: Any) -> str:
     return value
 
 
+def _list_of(rule: Rule) -> Rule:
+    def each(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            message = f"must be a list, not {value!r}"
+            raise _RefusedError(message)
+        return tuple(rule(item) for item in cast("list[Any]", value))
+
+    return each
+
+
 def _optional(rule: Rule) -> Rule:
     return lambda value: None if value is None else rule(value)
 
@@ -201,6 +211,7 @@ class EvaluateConfig:
     prefill: int = _field(_whole(1), 2048)
     window: int = _field(_whole(2), 1024)
     stride: int = _field(_whole(1), 512)
+    longer_windows: tuple[int, ...] = _field(_list_of(_whole(2)), ())
     most_tokens: int = _field(_whole(1), 262144)
 
     @property
@@ -340,4 +351,7 @@ def _impossible(config: Config) -> list[FieldProblem]:
         problem("/evaluate", "names nothing to evaluate: it must have needles or texts")
     if evaluate.stride >= evaluate.window:
         problem("/evaluate/stride", f"must be below window ({evaluate.window}), not {evaluate.stride}")
+    windows = (evaluate.window, *evaluate.longer_windows)
+    if list(windows) != sorted(set(windows)):
+        problem("/evaluate/longer_windows", f"must rise from window ({evaluate.window}), not {list(windows[1:])}")
     return problems

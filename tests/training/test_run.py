@@ -20,8 +20,9 @@ from tests.training.conftest import token_rows, write_dataset
 from training import loop
 from training.config import OptimizerConfig, parse_config
 from training.errors import AttentionError, CheckpointError, TrainingError
-from training.loop import learning_rate, train
+from training.loop import train
 from training.model import tiny
+from training.optimizer import learning_rate
 from training.stream import Extent
 
 Build = Callable[..., dict[str, Any]]
