@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from service import faults
-from tests.faults import campaigns, processes
+from tests.faults import campaigns, postgres, processes
 from tests.faults.campaigns import Figures, World
+from tests.service import databases
 
 
 def at_points(world: World, rounds: int) -> bool:
@@ -69,8 +70,25 @@ def deaths(world: World, rounds: int) -> bool:
     return sound and found.sound()
 
 
+def restarts(world: World, rounds: int) -> bool:
+    """A PostgreSQL server restarted under load, five times as often as a runner is killed at a crash point."""
+    if not databases.can_serve():
+        print("restarts of PostgreSQL: none here (initdb and postgres)", flush=True)
+        return False
+    with databases.serving() as server:
+        url = server.new_database()
+        house = postgres.House(world.folder.parent / "restarts", url=url, direct=url)
+        try:
+            found = postgres.restarts(house, server, 5 * rounds, np.random.default_rng(0))
+        finally:
+            house.close()
+    sound = told("restarts of PostgreSQL", found.figures, least=5 * rounds)
+    print(f"  {found.told()}", flush=True)
+    return sound and found.sound() and found.away > 0
+
+
 CAMPAIGNS: dict[str, Callable[[World, int], bool]] = {
-    campaign.__name__: campaign for campaign in (at_points, at_random, asleep, lease, damage, deaths)
+    campaign.__name__: campaign for campaign in (at_points, at_random, asleep, lease, damage, deaths, restarts)
 }
 
 
