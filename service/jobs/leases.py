@@ -17,7 +17,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from packing.dataset.errors import LongweaveError
 from service.faults import crash_point
-from service.jobs import eventlog
+from service.jobs import arrivals, eventlog
 from service.jobs.catalog import DatasetEntry, insert_dataset
 from service.jobs.database import datasets, jobs, now, reading, runners, uploads
 from service.jobs.hints import give_hint
@@ -124,7 +124,8 @@ class LeaseStore:
         return {"code": RUNNER_LOST, "message": message, "param": None}
 
     def known(self) -> Known:
-        """What garbage collection must know: jobs that have not ended, what they will make, and every dataset and upload."""
+        """What garbage collection must know: jobs that have not ended, what they will make, and every dataset and
+        upload, also those on their way."""
         live = select(jobs.c.id, jobs.c.target).where(jobs.c.state.not_in(ENDED))
         with reading(self._engine) as connection:
             pairs = connection.execute(live).all()
@@ -133,7 +134,13 @@ class LeaseStore:
                 live_targets=frozenset(row.target for row in pairs),
                 datasets=frozenset(connection.execute(select(datasets.c.id)).scalars()),
                 uploads=frozenset(connection.execute(select(uploads.c.id)).scalars()),
+                arriving=arrivals.live_arrivals(connection),
             )
+
+    def forget_silent(self) -> None:
+        """Forget uploads of which nothing has come for a day: garbage collection asks for it before it looks what is known."""
+        with self._engine.begin() as connection:
+            arrivals.forget_silent(connection)
 
     def earlier_codes(self, job_id: str) -> Sequence[str]:
         """The codes of the errors that the job's attempts so far have ended with, oldest first."""

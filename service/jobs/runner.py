@@ -42,7 +42,7 @@ from service.library import folder_of
 from service.resolve import resolve_sources, resolve_tokenizer
 from service.settings import Settings
 from service.storage.collect import Scope, collect
-from service.storage.objects import Objects
+from service.storage.objects import Objects, StoreAwayError
 
 IDLE_SECONDS = 0.25
 LISTENING_SECONDS = 2.0
@@ -100,8 +100,9 @@ class Runner:
                         self.tend()
                         tended = time.monotonic()
                     worked = self.run_once()
-                except SQLAlchemyError as error:
-                    log.warning("database not reached error=%s", type(error).__name__)
+                except (SQLAlchemyError, StoreAwayError) as error:
+                    away = "object store" if isinstance(error, StoreAwayError) else "database"
+                    log.warning("%s not reached error=%s", away, type(error).__name__)
                     self._stopping.wait(AWAY_SECONDS)
                     worked = False
                 if not worked:

@@ -16,7 +16,7 @@ from service.engine.poison import ShardPoisonedError
 from service.jobs import failures
 from service.jobs.failures import FailureClass, failure_of, pause, tried_again
 from service.problems import InsufficientStorageError, UnavailableError
-from service.storage.objects import StorageError
+from service.storage.objects import StorageError, StoreAwayError
 
 TRANSIENT, RESOURCE, PERMANENT = FailureClass
 
@@ -46,6 +46,9 @@ class PostgresFull(Exception):  # noqa: N818 (psycopg names it so)
         (OSError(errno.EIO, "input/output error"), TRANSIENT, "internal_error"),
         (OperationalError("UPDATE", {}, Exception("away")), TRANSIENT, "internal_error"),
         (UnavailableError("away"), TRANSIENT, "unavailable"),
+        (StoreAwayError("Generic S3 error"), TRANSIENT, "unavailable"),
+        (ray_error("RayTaskError", StoreAwayError("Generic S3 error")), TRANSIENT, "unavailable"),
+        (StoreAwayError("LocalFileSystem: No space left on device"), RESOURCE, "insufficient_storage"),
         (ray_error("RaySystemError"), TRANSIENT, "engine_lost"),
         (ray_error("RayTaskError", RuntimeError("odd")), TRANSIENT, "internal_error"),
         (full(), RESOURCE, "insufficient_storage"),

@@ -21,7 +21,7 @@ from training import loop
 from training.config import OptimizerConfig, parse_config
 from training.errors import AttentionError, CheckpointError, TrainingError
 from training.loop import learning_rate, train
-from training.model import tiny
+from training.presets import tiny
 from training.stream import Extent
 
 Build = Callable[..., dict[str, Any]]
