@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from service import faults
-from tests.faults import campaigns, postgres, processes
+from tests.faults import campaigns, postgres, processes, wire
 from tests.faults.campaigns import Figures, World
 from tests.faults.disk import FullDisk, NoDiskError, full_disks, small_disk
 from tests.faults.store import StoreWorld, bad_answers, drawn, pairs, proxied
@@ -91,6 +91,19 @@ def restarts(world: World, rounds: int) -> bool:
     return sound and found.sound() and found.away > 0
 
 
+def answers(world: World, rounds: int) -> bool:
+    """Answers lost after a COMMIT, as many at each kind of transaction as kills at a crash point, and twice as many of the API's."""
+    wanted = {**dict.fromkeys(wire.KINDS, rounds), "request": 2 * rounds}
+    if not databases.can_serve():
+        print("lost answers: no PostgreSQL here (initdb and postgres)", flush=True)
+        return False
+    with databases.serving() as server:
+        found = wire.lost_answers(world.folder.parent / "answers", server, wanted, share=0.5, seed=0)
+    sound = told("answers lost", found.figures, least=sum(wanted.values()))
+    print(f"  {found.told()}", flush=True)
+    return sound and found.sound() and not found.charged
+
+
 def store(world: World, rounds: int) -> bool:
     """An S3 store's bad answers at every operation: all pairs with 20 rounds, else a few."""
     few = rounds < 20
@@ -131,7 +144,7 @@ def full(world: World, rounds: int) -> bool:
 
 CAMPAIGNS: dict[str, Callable[[World, int], bool]] = {
     campaign.__name__: campaign
-    for campaign in (at_points, at_random, asleep, lease, damage, store, full, deaths, restarts)
+    for campaign in (at_points, at_random, asleep, lease, damage, store, full, deaths, restarts, answers)
 }
 
 

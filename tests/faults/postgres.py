@@ -68,8 +68,8 @@ class Noticed(logging.Handler):
         self.counts = Counter[str]()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Count a line by its message before anything is filled in."""
-        self.counts[record.msg.split("%")[0].strip(" =").removesuffix(" error").removesuffix(" job")] += 1
+        """Count a line by its words, less what is filled in."""
+        self.counts[" ".join(word for word in record.msg.split() if "%" not in word)] += 1
 
     def __enter__(self) -> Noticed:
         for name in ("longweave.runner", "longweave.hints"):
