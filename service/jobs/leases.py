@@ -85,6 +85,17 @@ class LeaseStore:
             _log_state(connection, job, f"running, attempt {job.attempt}")
             return Claim(job=job, lease=Lease(job_id=job.id, owner=owner, attempt=job.attempt))
 
+    def held(self, owner: str) -> Claim | None:
+        """What `owner` has claimed and does not know of, for the database's answer was lost; the lease is renewed."""
+        mine = (jobs.c.owner == owner, jobs.c.state.in_(OWNED), jobs.c.lease_expires_at > now())
+        renew = update(jobs).where(*mine).values(lease_expires_at=now() + self._lease_seconds).returning(jobs)
+        with self._engine.begin() as connection:
+            row = connection.execute(renew).mappings().one_or_none()
+        if row is None:
+            return None
+        job = job_of(row)
+        return Claim(job=job, lease=Lease(job_id=job.id, owner=owner, attempt=job.attempt))
+
     def sweep(self, told: Callable[[Job], Mapping[str, Any] | None] = lambda _job: None) -> Sequence[Job]:
         """End what nobody will claim again: silent runners' jobs that were being cancelled, or have no attempt left.
 
@@ -201,6 +212,13 @@ class LeaseStore:
         with self._engine.begin() as connection:
             give_hint(connection)
             return self._move(connection, lease, Event.RELEASE, {"attempt": jobs.c.attempt - 1, "eta_seconds": None})
+
+    def ending(self, lease: Lease) -> Job | None:
+        """The job, if it has ended in the lease's attempt; None where it goes on without us."""
+        own = (jobs.c.id == lease.job_id, jobs.c.attempt == lease.attempt, jobs.c.state.in_(ENDED))
+        with reading(self._engine) as connection:
+            row = connection.execute(select(jobs).where(*own)).mappings().one_or_none()
+        return None if row is None else job_of(row)
 
     def stop(self, lease: Lease) -> Job:
         """The runner has stopped because a cancel was asked for; raises LeaseLostError."""
