@@ -27,6 +27,7 @@ from training.config import Config, OptimizerConfig
 from training.errors import PeerError, TrainingError
 from training.evaluation.measure import Evaluations
 from training.loss import chunked_cross_entropy, target_weights
+from training.memory import at_work
 from training.messages import chat_encoder, tokenizer_folder
 from training.model import describe, hidden_states, load_model, output_head, preflight
 from training.parallel import Ranks, joined, whole
@@ -300,8 +301,7 @@ def accumulate(
 def weighted_loss(model: PreTrainedModel, batch: Batch, normalize: str, total: float) -> torch.Tensor:
     """A packed row's part of a step's loss: its weighted sum over the step's whole weight, a float32 scalar."""
     head = output_head(model)
-    # Weights stay float32; on CUDA the work is done in bfloat16.
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=model.device.type == "cuda"):
+    with at_work(model):
         hidden = hidden_states(model, batch)[0]
         part = chunked_cross_entropy(head, hidden, batch.targets[0], target_weights(batch, normalize)) / total
         if not bool((batch.targets != IGNORED).any()):

@@ -25,6 +25,7 @@ from training.attention import (
 from training.batch import Batch
 from training.config import ModelConfig
 from training.errors import ModelError
+from training.memory import prepare
 from training.positions import check_positions, set_positions
 from training.presets import PRESETS
 from training.stream import Extent
@@ -56,6 +57,7 @@ def load_model(
     set_positions(settings, config.rope_base, extent)
     model = _build(settings) if folder is None else _read_weights(folder, settings)
     check_positions(model)
+    prepare(model, config)
     return model
 
 

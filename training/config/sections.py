@@ -27,12 +27,16 @@ PRESETS = ("tiny", "tiny-learned", "tiny-alibi", "tiny-nope")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """Which model: exactly one of `path` (a directory of Hugging Face's layout) and `preset`; `tokenizer`, a directory,
-    is what messages are tokenised with instead of the model's own."""
+    is what messages are tokenised with instead of the model's own. `dtype` is what the work is done in (weights are
+    float32), `checkpointing` and `mlp_chunk` (in tokens) trade time for memory."""
 
     path: str | None = checked(optional(text), None)
     preset: str | None = checked(optional(one_of(*PRESETS)), None)
     tokenizer: str | None = checked(optional(text), None)
     rope_base: str | float = checked(rope_base, "auto")
+    dtype: str = checked(one_of("auto", "float32", "bfloat16"), "auto")
+    checkpointing: bool = checked(flag, default=False)
+    mlp_chunk: int | None = checked(optional(whole(1)), None)
     attention: str = checked(
         only("auto", "must be auto: the worker has one attention, the one that follows the rows' boundaries"), "auto"
     )
