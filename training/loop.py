@@ -35,6 +35,7 @@ from training.prefetch import ahead
 from training.rows import IGNORED
 from training.source import Source, open_source
 from training.stream import DataState, Extent, RowStream
+from training.vocabulary import check_tokenizer
 
 BETAS = (0.9, 0.95)
 COOLDOWN = 0.1
@@ -126,6 +127,8 @@ def _run(config: Config, source: Source, whose: dict[str, Any], ranks: Ranks, sa
         encoder=lambda: chat_encoder(config.model, source.manifest),
     )
     extent = checked_extent(stream, config)
+    if unknown := check_tokenizer(config, source.manifest, extent):
+        say(unknown)
     start = newest(folder, whose, say) or Checkpoint(folder=folder, step=0, data=DataState())
     if not ranks.agree(start.step):
         message = f"the ranks see different checkpoints in {folder}: it must lie where every node can read and write"
@@ -135,7 +138,7 @@ def _run(config: Config, source: Source, whose: dict[str, Any], ranks: Ranks, sa
         say(f"{start.folder} holds all {config.steps} steps: nothing is left to do")
         return
     resumed = start.folder if start.step else None
-    model = load_model(config.model, extent=extent, manifest=source.manifest, checkpoint=resumed)
+    model = load_model(config.model, extent=extent, manifest=source.manifest, checkpoint=resumed, say=say)
     ranks = ranks.spread(model.train(), shard=config.parallel.shard)
     optimizer = build_optimizer(model, config.optimizer)
     if resumed is not None:

@@ -60,6 +60,7 @@ def test_a_number_without_a_point_is_a_number(tmp_path: Path, config_of: Build):
         ({"data": {"shuffle_seed": -1}}, "/data/shuffle_seed", "at least 0"),
         ({"data": {"shuffle_seed": 2**64}}, "/data/shuffle_seed", "at most"),
         ({"data": {"shuffel_seed": 1}}, "/data/shuffel_seed", "shuffle_seed"),
+        ({"data": {"tokenizer": "other"}}, "/data/tokenizer", "same or any"),
         ({"batch": {"row_tokens": 1.5}}, "/batch/row_tokens", "whole number"),
         ({"batch": {"row_tokens": 100, "tokens_per_step": 150}}, "/batch/tokens_per_step", "multiple of row_tokens"),
         ({"batch": {"row_tokens": 100, "tokens_per_step": 50}}, "/batch/tokens_per_step", "multiple of row_tokens"),

@@ -48,13 +48,15 @@ class DataConfig:
     """Where the rows come from: a dataset's directory, its URL at a service (…/v1/datasets/ID) and an API key,
     or s3://bucket/prefix.
 
-    `too_long`: what becomes of a row that no packed row can hold."""
+    `too_long`: what becomes of a row that no packed row can hold. `tokenizer`: whether rows of tokens must have been
+    made with the model's very tokenizer.json."""
 
     source: str = checked(source)
     key: str | None = field(default=None, repr=False, metadata={"rule": optional(text)})
     shuffle_seed: int = checked(whole(0, LARGEST_SEED), 0)
     split: str = checked(text, "train")
     too_long: str = checked(one_of("refuse", "drop"), "refuse")
+    tokenizer: str = checked(one_of("same", "any"), "same")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
