@@ -199,11 +199,13 @@ class LossConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateConfig:
-    """What is measured before the first step, every `every` steps and after the last: answers to `needles` and the loss
-    on `texts`. Nothing of it changes the training."""
+    """What is measured before the first step, every `every` steps and after the last: answers to `needles` and
+    `longbench`, and the loss on `texts`. Nothing of it changes the training."""
 
     needles: str | None = _field(_optional(_directory), None)
     texts: str | None = _field(_optional(_directory), None)
+    longbench: str | None = _field(_optional(_directory), None)
+    longbench_window: int | None = _field(_optional(_whole(1024)), None)
     every: int | None = _field(_optional(_whole(1)), None)
     before: bool = _field(_flag, default=True)
     chat: str = _field(_one_of("auto", "none"), "auto")
@@ -217,7 +219,7 @@ class EvaluateConfig:
     @property
     def asked(self) -> bool:
         """Whether there is anything to measure."""
-        return any(place is not None for place in (self.needles, self.texts))
+        return any(place is not None for place in (self.needles, self.texts, self.longbench))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,7 +350,7 @@ def _impossible(config: Config) -> list[FieldProblem]:
         problem("/optimizer/warmup", f"must be below steps ({config.steps}), not {config.optimizer.warmup}")
     evaluate = config.evaluate
     if evaluate.every is not None and not evaluate.asked:
-        problem("/evaluate", "names nothing to evaluate: it must have needles or texts")
+        problem("/evaluate", "names nothing to evaluate: it must have needles, texts or longbench")
     if evaluate.stride >= evaluate.window:
         problem("/evaluate/stride", f"must be below window ({evaluate.window}), not {evaluate.stride}")
     windows = (evaluate.window, *evaluate.longer_windows)

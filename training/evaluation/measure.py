@@ -21,6 +21,7 @@ from packing.dataset.errors import DatasetError, TokenizerError
 from packing.dataset.manifest import Manifest, canonical_json
 from synth.needles.pictures import write_heat_map
 from training.config import Config
+from training.evaluation.longbench import LongBench, ask_longbench
 from training.evaluation.needles import NeedleProbes, ask
 from training.evaluation.prompts import Prompts
 from training.evaluation.texts import Texts, text_loss
@@ -47,12 +48,13 @@ class Evaluations:
         self._prompts: Prompts | None = None
         self._needles = NeedleProbes(Path(asked.needles)) if asked.needles else None
         self._texts = Texts(Path(asked.texts)) if asked.texts else None
+        self._longbench = LongBench(Path(asked.longbench)) if asked.longbench else None
         if asked.asked:
             tokenizer = tokenizer_folder(config.model, manifest)
             if tokenizer is None:
                 message = (
                     f"the data were made with the tokenizer {manifest.tokenizer.get('name')!r}, and a preset has none of its "
-                    "own: evaluate.needles and evaluate.texts need model.tokenizer, or data of the builtin tokenizer"
+                    "own: evaluate needs model.tokenizer, or data of the builtin tokenizer"
                 )
                 raise TokenizerError(message)
             self._prompts = Prompts(tokenizer, chat=asked.chat)
@@ -90,6 +92,8 @@ class Evaluations:
                 self._ask(step, model, self._needles, self._prompts, ranks)
             if self._texts is not None:
                 self._read_texts(step, model, self._texts, self._prompts, ranks)
+            if self._longbench is not None:
+                self._ask_longbench(step, model, self._longbench, self._prompts, ranks)
         if ranks.speaks:
             _write(place / DONE, self._settings)
         return True
@@ -136,6 +140,31 @@ class Evaluations:
                 f"({measured['tokens']:,} tokens, windows of {measured['window']:,})"
             )
 
+    def _ask_longbench(
+        self, step: int, model: PreTrainedModel, bench: LongBench, prompts: Prompts, ranks: Ranks
+    ) -> None:
+        asked, place = self._config.evaluate, self._place(step)
+        set_for: int | None = getattr(model.config, "max_position_embeddings", None)
+        if asked.longbench_window and set_for and asked.longbench_window > set_for:
+            self._say(
+                f"evaluate.longbench_window is {asked.longbench_window:,}, the model is set for {set_for:,} positions"
+            )
+        measured = ask_longbench(
+            model,
+            bench,
+            prompts,
+            place / "longbench.jsonl",
+            window=asked.longbench_window or set_for,
+            batch_tokens=asked.batch_tokens,
+            prefill=asked.prefill,
+            ranks=ranks,
+        )
+        if not ranks.speaks:
+            return
+        _write(place / "longbench.json", {"step": step, "chat": prompts.chat} | measured)
+        scores = ", ".join(f"{name}: {task['score']:.2f}" for name, task in measured["tasks"].items())
+        self._say(f"step {step} LongBench: {measured['score']:.2f} ({scores})")
+
     @staticmethod
     def _check(model: PreTrainedModel, prompts: Prompts) -> None:
         config: Any = model.config
@@ -153,6 +182,7 @@ class Evaluations:
         digests = {
             "needles": self._needles.digest if self._needles else None,
             "texts": self._texts.digest() if self._texts else None,
+            "longbench": self._longbench.digest() if self._longbench else None,
         }
         return {"settings": sha256(canonical_json(kept | digests)).hexdigest()}
 
