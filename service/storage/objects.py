@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,12 +23,16 @@ from obstore.store import LocalStore, from_url
 
 from packing.dataset.errors import LongweaveError
 from service.faults import crash_point
+from service.problems import UnavailableError
 from service.storage.space import space_needed
 
 if TYPE_CHECKING:
     from obstore.store import RetryConfig  # stands in its stubs alone
 
 CHUNK = 4 * 1024 * 1024
+CREATES = 5
+"""Times a creation is tried whose place is said to be taken where nothing stands."""
+CONFLICT_SECONDS = 0.2
 TEMPORARY = "longweave-"
 """How the names of files begin that are not yet what they will be."""
 RETRIES: RetryConfig = {"max_retries": 5, "retry_timeout": timedelta(seconds=20)}
@@ -160,15 +165,26 @@ class Objects:
         self._settle(path)
 
     def create(self, path: str, data: bytes) -> bool:
-        """Create an object if absent: exactly one of many creators gets True. This is how a dataset is committed."""
-        with space_needed(path):
-            crash_point("object_write")
-            try:
-                obstore.put(self._store, path, data, mode="create")
-            except AlreadyExistsError:
-                return False
-            self._settle(path)
-        return True
+        """Create an object if absent: of many creators at most one gets True. This is how a dataset is committed.
+
+        One whose answer is lost on the way gets False, as its next try meets what it made: who needs to know compares what stands.
+        Raises UnavailableError where the store says again and again that there is an object, and there is none.
+        """
+        for _ in range(CREATES):
+            with space_needed(path):
+                crash_point("object_write")
+                try:
+                    obstore.put(self._store, path, data, mode="create")
+                except AlreadyExistsError:
+                    # S3's 409 reads the same: another creation or removal was under way, and nothing may have come of it
+                    if self.size(path) is not None:
+                        return False
+                    time.sleep(CONFLICT_SECONDS)
+                    continue
+                self._settle(path)
+            return True
+        message = f"the object store says that {path} is there and that it is not: try again later"
+        raise UnavailableError(message)
 
     def list(self, prefix: str) -> list[str]:
         """Paths of all objects below a prefix, sorted."""

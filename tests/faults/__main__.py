@@ -10,9 +10,15 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from service import faults
-from tests.faults import campaigns
+from tests.faults import campaigns, processes
 from tests.faults.campaigns import Figures, World
+from tests.faults.disk import FullDisk, NoDiskError, full_disks, small_disk
+from tests.faults.store import StoreWorld, bad_answers, drawn, pairs, proxied
+from tests.faults.store_proxy import OPERATIONS
+from tests.service.object_store import serving
 
 
 def at_points(world: World, rounds: int) -> bool:
@@ -53,8 +59,60 @@ def damage(world: World, rounds: int) -> bool:
     return data and words and found.by_verify["documents"] == found.done["documents"]
 
 
+def deaths(world: World, rounds: int) -> bool:
+    """SIGKILL of runner, Ray's own processes, API and all of `serve`, on a real Ray, with the default lease; ten times a point's."""
+    draws = np.random.default_rng(0)
+    stack = processes.Stack(world.folder.parent / "deaths")
+    try:
+        found = processes.kills(stack, processes.drawn(10 * rounds, draws), draws)
+    finally:
+        stack.close()
+    found.left = stack.left
+    sound = told("SIGKILL of what runs", found.figures, least=10 * rounds)
+    print(f"  {found.told()}", flush=True)
+    return sound and found.sound()
+
+
+def store(world: World, rounds: int) -> bool:
+    """An S3 store's bad answers at every operation: all pairs with 20 rounds, else a few."""
+    few = rounds < 20
+    with serving() as behind, proxied(behind) as proxy:
+        made = StoreWorld(world.folder.parent / "store", proxy)
+        found = bad_answers(made, drawn(seed=0) if few else list(pairs()), seed=0)
+        made.close()
+    kinds = (
+        f"{len({pair[0] for pair in found.delivered})} operations, {len({pair[1] for pair in found.delivered})} faults"
+    )
+    print(
+        f"bad answers of a store: {found.delivered.total()} at {kinds}, {found.jobs} jobs, {found.again} attempts failed, "
+        f"jobs failed {dict(found.failed)}, {found.lost} lost, {found.wrong} wrong, {found.early} of {found.manifests} manifests early",
+        flush=True,
+    )
+    met = found.delivered.total() >= found.jobs and {pair[0] for pair in found.delivered} == set(OPERATIONS)
+    return met and not found.lost and not found.wrong and not found.early
+
+
+def full(world: World, rounds: int) -> bool:
+    """A disk with 0 to 80 pages left, where this machine lets us mount one."""
+    try:
+        with small_disk(world.folder.parent / "small") as folder:
+            disk = FullDisk(folder)
+            found = full_disks(disk, range(0, 81, max(1, 20 // rounds)))
+            disk.close()
+    except NoDiskError as error:
+        print(f"full disks: not run, there is no file system to fill (mount: {error})", flush=True)
+        return True
+    print(
+        f"full disks: {found.jobs} jobs, first attempts {dict(found.ended)}, answers {dict(found.answers)}, "
+        f"{found.lost} lost, {found.wrong} wrong, undocumented {found.odd}",
+        flush=True,
+    )
+    refused = found.ended["queued insufficient_storage"] and found.answers["POST /v1/uploads 507"]
+    return bool(refused) and not found.lost and not found.wrong and not found.odd
+
+
 CAMPAIGNS: dict[str, Callable[[World, int], bool]] = {
-    campaign.__name__: campaign for campaign in (at_points, at_random, asleep, lease, damage)
+    campaign.__name__: campaign for campaign in (at_points, at_random, asleep, lease, damage, store, full, deaths)
 }
 
 

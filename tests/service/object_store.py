@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import urllib.request
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
@@ -39,11 +40,12 @@ class ObjectStore:
         }
 
 
-@pytest.fixture(scope="session")
-def object_store():
-    """An S3 server of this test run's own; the tests that need one are skipped where moto is not installed."""
-    moto = pytest.importorskip("moto.server", reason="moto is not installed: no S3 server to test against")
-    serving = pytest.importorskip("werkzeug.serving")
+@contextmanager
+def serving():
+    """A running S3 server; raises ImportError where moto is not installed."""
+    import moto.server as moto
+    from werkzeug import serving as werkzeug
+
     backend = moto.DomainDispatcherApplication(moto.create_backend_app)
     store = ObjectStore("")
     one_at_a_time = threading.Lock()  # moto looks and puts in two steps
@@ -58,22 +60,33 @@ def object_store():
         with one_at_a_time:
             return backend(environ, start_response)
 
-    class Quiet(serving.WSGIRequestHandler):
+    class Quiet(werkzeug.WSGIRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def log_request(self, *_args):
             pass
 
-    server = serving.make_server("127.0.0.1", 0, app, threaded=True, request_handler=Quiet)
+    server = werkzeug.make_server("127.0.0.1", 0, app, threaded=True, request_handler=Quiet)
     store.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    with urllib.request.urlopen(urllib.request.Request(f"{store.url}/bucket", method="PUT")):
-        pass
-    yield store
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        with urllib.request.urlopen(urllib.request.Request(f"{store.url}/bucket", method="PUT")):
+            pass
+        yield store
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture(scope="session")
+def object_store():
+    """An S3 server of this test run's own; the tests that need one are skipped where moto is not installed."""
+    pytest.importorskip("moto.server", reason="moto is not installed: no S3 server to test against")
+    with serving() as store:
+        yield store
 
 
 @pytest.fixture

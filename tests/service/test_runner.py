@@ -20,6 +20,7 @@ from service.jobs.runner import EngineBrokenError
 from service.jobs.store import Request
 from service.jobs.watch import CancelAskedError, Hold, JobWatch, StopAskedError
 from service.services import Services
+from service.storage.objects import StoreAwayError
 from tests.service.support import conversations, make_runner, settings_in
 
 
@@ -328,7 +329,10 @@ def test_swept_jobs_are_cleared(services, job):
     assert runner.run_once() is False
 
 
-def test_a_database_that_is_away_does_not_end_the_runner(services, job, monkeypatch):
+@pytest.mark.parametrize(
+    "error", [OperationalError("UPDATE", {}, Exception("away")), StoreAwayError("Generic S3 error: away")]
+)
+def test_a_database_or_store_that_is_away_does_not_end_the_runner(services, job, monkeypatch, error):
     stopping = threading.Event()
     calls = []
     seen = services.leases.seen
@@ -336,7 +340,7 @@ def test_a_database_that_is_away_does_not_end_the_runner(services, job, monkeypa
     def flaky(runner_id):
         calls.append(1)
         if len(calls) == 1:
-            raise OperationalError("UPDATE", {}, Exception("away"))
+            raise error
         stopping.set()
         seen(runner_id)
 

@@ -25,7 +25,7 @@ from tests.training.conftest import token_rows, write_dataset
 from training.batch import share, steps
 from training.config import parse_config
 from training.loop import train
-from training.model import tiny
+from training.presets import tiny
 from training.source import open_source
 from training.stream import IGNORED, DataState, RowStream
 

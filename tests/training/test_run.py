@@ -21,8 +21,8 @@ from training import loop
 from training.config import OptimizerConfig, parse_config
 from training.errors import AttentionError, CheckpointError, TrainingError
 from training.loop import train
-from training.model import tiny
 from training.optimizer import learning_rate
+from training.presets import tiny
 from training.stream import Extent
 
 Build = Callable[..., dict[str, Any]]

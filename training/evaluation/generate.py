@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import DynamicCache, PreTrainedModel
 
+from training.attention import ONE_AT_A_TIME
 from training.model import output_head
 from training.parallel import ALONE, Ranks
 
@@ -22,17 +23,21 @@ PAD = 0
 @contextmanager
 def inference(model: PreTrainedModel) -> Generator[None]:
     """The model as it is used, not trained: without dropout, with transformers' own causal attention, which takes a
-    cache and a padding mask as ours does not. Positions are plain here, so both see the same."""
+    cache and a padding mask as ours does not. Positions are plain here, so both see the same. Models that keep to an
+    attention of their own keep it."""
     config: Any = model.config
     attention, training = config._attn_implementation, model.training
-    model.set_attn_implementation("sdpa")
+    own = config.model_type in ONE_AT_A_TIME
+    if not own:
+        model.set_attn_implementation("sdpa")
     model.eval()
     try:
         # As in training: float32 weights, and on CUDA the work in bfloat16.
         with torch.no_grad(), torch.autocast(model.device.type, torch.bfloat16, enabled=model.device.type == "cuda"):
             yield
     finally:
-        model.set_attn_implementation(attention)
+        if not own:
+            model.set_attn_implementation(attention)
         model.train(training)
 
 
