@@ -34,16 +34,13 @@ from training.memory import at_work
 from training.messages import chat_encoder, tokenizer_folder
 from training.model import describe, hidden_states, load_model, output_head, preflight
 from training.optimizer import build_optimizer, learning_rate
-from training.parallel import Ranks, joined, whole
+from training.parallel import ALONE, Ranks, joined, whole
 from training.prefetch import ahead
 from training.report.write import RunReport
 from training.rows import IGNORED
 from training.source import Source, open_source
 from training.stream import DataState, Extent, RowStream
 from training.vocabulary import check_tokenizer
-
-ALONE = Ranks(device=torch.device("cpu"))
-"""One process, with the model wherever it is."""
 
 Say = Callable[[str], None]
 Record = Callable[[dict[str, Any]], None]
@@ -90,9 +87,6 @@ def train(config: Config, *, say: Say, record: Record) -> None:
     with joined() as ranks, _in_sentences(config):
         if not ranks.speaks:
             say, record = _silent, _silent
-        if ranks.grouped and config.evaluate.asked:
-            message = "evaluation runs in one process: leave evaluate out under torchrun, and evaluate the checkpoints afterwards"
-            raise TrainingError(message, param="/evaluate")
         check_share(config.batch.tokens_per_step // config.batch.row_tokens, ranks.world)
         source = open_source(config.data.source, key=config.data.key)
         whose = identity(config, source.digest)
@@ -135,8 +129,8 @@ def _run(config: Config, source: Source, whose: dict[str, Any], ranks: Ranks, sa
     if not ranks.agree(start.step):
         message = f"the ranks see different checkpoints in {folder}: it must lie where every node can read and write"
         raise TrainingError(message, param="/checkpoint/dir")
-    evaluations = Evaluations(config, folder, source.manifest, say, after=start.step)
-    if start.step >= config.steps and not evaluations.due(start.step):
+    evaluations = Evaluations(config, folder, source.manifest, say, after=start.step, drop=ranks.speaks)
+    if start.step >= config.steps and not evaluations.due(start.step, ranks):
         say(f"{start.folder} holds all {config.steps} steps: nothing is left to do")
         return
     resumed = start.folder if start.step else None
@@ -194,7 +188,7 @@ class _Underway:
 
     def go(self, data: Iterator[StepData], start: int) -> None:
         """All steps after `start`, with what is due between them."""
-        evaluated = self.evaluations.at(start, self.model)
+        evaluated = self.evaluations.at(start, self.model, self.ranks)
         metrics = Metrics(Path(self.config.checkpoint.dir), after=start) if self.ranks.speaks else None
         try:
             if evaluated:
@@ -229,7 +223,7 @@ class _Underway:
                 ranks=self.ranks,
             )
             self.say(f"checkpoint {saved}")
-        if self.evaluations.at(step, self.model) or last:
+        if self.evaluations.at(step, self.model, self.ranks) or last:
             self.report.write(step, self.model, self.ranks, self.say)
 
 

@@ -97,11 +97,13 @@ class LossConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateConfig:
-    """What is measured before the first step, every `every` steps and after the last: answers to `needles` and the loss
-    on `texts`. Nothing of it changes the training."""
+    """What is measured before the first step, every `every` steps and after the last: answers to `needles` and
+    `longbench`, and the loss on `texts`. Nothing of it changes the training."""
 
     needles: str | None = checked(optional(directory), None)
     texts: str | None = checked(optional(directory), None)
+    longbench: str | None = checked(optional(directory), None)
+    longbench_window: int | None = checked(optional(whole(1024)), None)
     every: int | None = checked(optional(whole(1)), None)
     before: bool = checked(flag, default=True)
     chat: str = checked(one_of("auto", "none"), "auto")
@@ -115,7 +117,7 @@ class EvaluateConfig:
     @property
     def asked(self) -> bool:
         """Whether there is anything to measure."""
-        return any(place is not None for place in (self.needles, self.texts))
+        return any(place is not None for place in (self.needles, self.texts, self.longbench))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
