@@ -293,9 +293,9 @@ def _messages(value: Any) -> list[dict[str, Any]]:
         raise _Reason("messages is empty")
     if len(value) > MAX_MESSAGES:
         raise _Reason(f"{len(value)} messages, more than {MAX_MESSAGES}")
-    if not all([_is_bare(item) for item in value]):
+    if not all(map(_is_bare, value)):
         value = [_message(item, number) for number, item in enumerate(value, 1)]
-    if not any([message["role"] == "assistant" for message in value]):
+    if "assistant" not in [message["role"] for message in value]:
         raise _Reason("no assistant message: nothing to train on")
     return value if isinstance(value, list) else list(value)
 
