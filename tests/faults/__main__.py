@@ -13,9 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from service import faults
+from service.kinds import KINDS
 from tests.faults import campaigns, postgres, processes, wire
 from tests.faults.campaigns import Figures, World
+from tests.faults.damage import all_kinds
 from tests.faults.disk import FullDisk, NoDiskError, full_disks, small_disk
+from tests.faults.order import OrderFigures, Replay, replays
 from tests.faults.store import StoreWorld, bad_answers, drawn, pairs, proxied
 from tests.faults.store_proxy import OPERATIONS
 from tests.service import databases
@@ -26,7 +29,9 @@ def at_points(world: World, rounds: int) -> bool:
     """SIGKILL at every crash point."""
     total = Figures()
     for point in faults.POINTS:
-        total = total.add(campaigns.kills_at(world, point, rounds))
+        found = campaigns.kills_at(world, point, rounds)
+        print(f"  {point}: {found.delivered} faults, {found.lost} lost, {found.wrong} wrong", flush=True)
+        total = total.add(found)
     return told("SIGKILL at every crash point", total, least=rounds * len(faults.POINTS))
 
 
@@ -142,9 +147,29 @@ def full(world: World, rounds: int) -> bool:
     return bool(refused) and not found.lost and not found.wrong and not found.odd
 
 
+def order(world: World, rounds: int) -> bool:
+    """Every beginning of the writes of a build of every kind, gone on from."""
+    total = OrderFigures()
+    for kind in KINDS:
+        total = total.add(replays(Replay(world.folder.parent / "order", kind), every=max(1, 20 // rounds)))
+    print(
+        f"write order: {total.prefixes} disks ({total.torn} torn, {total.committed} with a manifest), {total.wrong} wrong",
+        flush=True,
+    )
+    return total.prefixes > 0 and total.torn > 0 and not total.wrong
+
+
+def work(world: World, rounds: int) -> bool:
+    """Damage to unfinished jobs of every kind: notes, shards, sources."""
+    made = [Replay(world.folder.parent / "damage", kind) for kind in KINDS if kind != "synl"]
+    found = all_kinds(made, 100 * rounds, seed=0)
+    print(f"damage to unfinished jobs: {found.done.total()}: {asdict(found)}", flush=True)
+    return found.again + found.told == found.done and not found.wrong and found.told.total() > 0
+
+
 CAMPAIGNS: dict[str, Callable[[World, int], bool]] = {
     campaign.__name__: campaign
-    for campaign in (at_points, at_random, asleep, lease, damage, store, full, deaths, restarts, answers)
+    for campaign in (at_points, at_random, asleep, lease, damage, store, full, order, work, deaths, restarts, answers)
 }
 
 

@@ -112,4 +112,7 @@ def _impossible(config: Config) -> list[FieldProblem]:
         problem("/evaluate", "names nothing to evaluate: it must have needles or texts")
     if evaluate.stride >= evaluate.window:
         problem("/evaluate/stride", f"must be below window ({evaluate.window}), not {evaluate.stride}")
+    windows = (evaluate.window, *evaluate.longer_windows)
+    if list(windows) != sorted(set(windows)):
+        problem("/evaluate/longer_windows", f"must rise from window ({evaluate.window}), not {list(windows[1:])}")
     return problems

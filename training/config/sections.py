@@ -9,6 +9,7 @@ from training.config.rules import (
     checked,
     directory,
     flag,
+    list_of,
     number,
     one_of,
     only,
@@ -102,6 +103,7 @@ class EvaluateConfig:
     prefill: int = checked(whole(1), 2048)
     window: int = checked(whole(2), 1024)
     stride: int = checked(whole(1), 512)
+    longer_windows: tuple[int, ...] = checked(list_of(whole(2)), ())
     most_tokens: int = checked(whole(1), 262144)
 
     @property
