@@ -46,6 +46,8 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 
 NO_PART = frozenset({"data", "checkpoint", "evaluate", "parallel"})
 """Sections that are no part of what a run is."""
+SAME_BITS = frozenset({"/model/checkpointing"})
+"""Fields of the others that change no number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,7 @@ def identity(config: Config, data_digest: str) -> dict[str, Any]:
     for name, value in sections.items():
         if isinstance(value, dict):
             flat |= {f"/{name}/{field}": item for field, item in value.items()}
+    flat = {name: value for name, value in flat.items() if name not in SAME_BITS}
     order = {f"/data/{name}": getattr(config.data, name) for name in ("shuffle_seed", "split", "too_long")}
     return flat | order | {"/data (sha256 of its manifest)": data_digest}
 

@@ -16,6 +16,8 @@ from service.storage.objects import Entry, Objects
 PART_BYTES = 8 * 1024 * 1024
 """A part holds at most this, and so does memory of each upload that is under way."""
 ROOM = "arriving"
+UNDER_WAY = "partial"
+"""Below it a part lies on a local store until it is whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Parts:
 
     def add(self, start: int, data: bytes) -> bool:
         """Keep a part that begins at byte `start`, where the others end; False where one begins there already."""
-        return self.objects.create(f"{self.prefix}/{start:015d}", data)
+        return self.objects.create(f"{self.prefix}/{start:015d}", data, staging=f"{self.prefix}/{UNDER_WAY}")
 
     def join(self, local: Path) -> str:
         """Write all parts into a new local file; returns its sha256. Raises SourceError where a part is missing."""
@@ -62,4 +64,5 @@ class Parts:
         self.objects.delete_prefix(self.prefix)
 
     def _sorted(self) -> list[Entry]:
-        return sorted(self.objects.entries(self.prefix), key=lambda part: part.path)
+        whole = [part for part in self.objects.entries(self.prefix) if f"/{UNDER_WAY}/" not in part.path]
+        return sorted(whole, key=lambda part: part.path)
