@@ -34,7 +34,7 @@ from training.config import Config
 from training.errors import CheckpointError
 from training.gathered import read_optimizer, weights, write_parts
 from training.parallel import Ranks
-from training.rope import check_saved_rope
+from training.positions import check_saved_positions
 from training.stream import DataState
 
 RUN, METRICS, STATE, OPTIMIZER = "run.json", "metrics.jsonl", "state.json", "optimizer.safetensors"
@@ -179,7 +179,7 @@ def _write_model(
     work: Path, model: PreTrainedModel, whole: dict[str, torch.Tensor] | None, tokenizer_from: Path | None
 ) -> None:
     model.save_pretrained(work, state_dict=whole)
-    check_saved_rope(work, model)
+    check_saved_positions(work, model)
     for name in TOKENIZER_FILES:
         if tokenizer_from is not None and (tokenizer_from / name).is_file():
             shutil.copyfile(tokenizer_from / name, work / name)

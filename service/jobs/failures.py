@@ -37,6 +37,7 @@ CLASSES = {
     "internal_error": FailureClass.TRANSIENT,
     "engine_lost": FailureClass.TRANSIENT,
     "runner_lost": FailureClass.TRANSIENT,
+    "worker_lost": FailureClass.TRANSIENT,
     "unavailable": FailureClass.TRANSIENT,
     DamagedError.code: FailureClass.TRANSIENT,
     "insufficient_storage": FailureClass.RESOURCE,

@@ -17,7 +17,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from packing.dataset.errors import LongweaveError
 from service.faults import crash_point
-from service.jobs import eventlog
+from service.jobs import arrivals, eventlog
 from service.jobs.catalog import DatasetEntry, insert_dataset
 from service.jobs.database import datasets, jobs, now, reading, runners, uploads
 from service.jobs.hints import give_hint
@@ -84,6 +84,17 @@ class LeaseStore:
             _log_state(connection, job, f"running, attempt {job.attempt}")
             return Claim(job=job, lease=Lease(job_id=job.id, owner=owner, attempt=job.attempt))
 
+    def held(self, owner: str) -> Claim | None:
+        """What `owner` has claimed and does not know of, for the database's answer was lost; the lease is renewed."""
+        mine = (jobs.c.owner == owner, jobs.c.state.in_(OWNED), jobs.c.lease_expires_at > now())
+        renew = update(jobs).where(*mine).values(lease_expires_at=now() + self._lease_seconds).returning(jobs)
+        with self._engine.begin() as connection:
+            row = connection.execute(renew).mappings().one_or_none()
+        if row is None:
+            return None
+        job = job_of(row)
+        return Claim(job=job, lease=Lease(job_id=job.id, owner=owner, attempt=job.attempt))
+
     def sweep(self, told: Callable[[Job], Mapping[str, Any] | None] = lambda _job: None) -> Sequence[Job]:
         """End what nobody will claim again: silent runners' jobs that were being cancelled, or have no attempt left.
 
@@ -113,7 +124,8 @@ class LeaseStore:
         return {"code": RUNNER_LOST, "message": message, "param": None}
 
     def known(self) -> Known:
-        """What garbage collection must know: jobs that have not ended, what they will make, and every dataset and upload."""
+        """What garbage collection must know: jobs that have not ended, what they will make, and every dataset and
+        upload, also those on their way."""
         live = select(jobs.c.id, jobs.c.target).where(jobs.c.state.not_in(ENDED))
         with reading(self._engine) as connection:
             pairs = connection.execute(live).all()
@@ -122,7 +134,13 @@ class LeaseStore:
                 live_targets=frozenset(row.target for row in pairs),
                 datasets=frozenset(connection.execute(select(datasets.c.id)).scalars()),
                 uploads=frozenset(connection.execute(select(uploads.c.id)).scalars()),
+                arriving=arrivals.live_arrivals(connection),
             )
+
+    def forget_silent(self) -> None:
+        """Forget uploads of which nothing has come for a day: garbage collection asks for it before it looks what is known."""
+        with self._engine.begin() as connection:
+            arrivals.forget_silent(connection)
 
     def earlier_codes(self, job_id: str) -> Sequence[str]:
         """The codes of the errors that the job's attempts so far have ended with, oldest first."""
@@ -190,6 +208,13 @@ class LeaseStore:
         with self._engine.begin() as connection:
             give_hint(connection)
             return self._move(connection, lease, Event.RELEASE, {"attempt": jobs.c.attempt - 1, "eta_seconds": None})
+
+    def ending(self, lease: Lease) -> Job | None:
+        """The job, if it has ended in the lease's attempt; None where it goes on without us."""
+        own = (jobs.c.id == lease.job_id, jobs.c.attempt == lease.attempt, jobs.c.state.in_(ENDED))
+        with reading(self._engine) as connection:
+            row = connection.execute(select(jobs).where(*own)).mappings().one_or_none()
+        return None if row is None else job_of(row)
 
     def stop(self, lease: Lease) -> Job:
         """The runner has stopped because a cancel was asked for; raises LeaseLostError."""

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from service import faults
 from service.kinds import KINDS
-from tests.faults import campaigns
+from tests.faults import campaigns, processes
 from tests.faults.campaigns import Figures, World
 from tests.faults.damage import all_kinds
 from tests.faults.disk import FullDisk, NoDiskError, full_disks, small_disk
@@ -60,6 +62,20 @@ def damage(world: World, rounds: int) -> bool:
     data = found.by_verify["data"] == found.by_training == found.done["data"]
     words = found.by_verify["manifest"] + found.by_digest == found.done["manifest"]
     return data and words and found.by_verify["documents"] == found.done["documents"]
+
+
+def deaths(world: World, rounds: int) -> bool:
+    """SIGKILL of runner, Ray's own processes, API and all of `serve`, on a real Ray, with the default lease; ten times a point's."""
+    draws = np.random.default_rng(0)
+    stack = processes.Stack(world.folder.parent / "deaths")
+    try:
+        found = processes.kills(stack, processes.drawn(10 * rounds, draws), draws)
+    finally:
+        stack.close()
+    found.left = stack.left
+    sound = told("SIGKILL of what runs", found.figures, least=10 * rounds)
+    print(f"  {found.told()}", flush=True)
+    return sound and found.sound()
 
 
 def store(world: World, rounds: int) -> bool:
@@ -121,7 +137,8 @@ def work(world: World, rounds: int) -> bool:
 
 
 CAMPAIGNS: dict[str, Callable[[World, int], bool]] = {
-    campaign.__name__: campaign for campaign in (at_points, at_random, asleep, lease, damage, store, full, order, work)
+    campaign.__name__: campaign
+    for campaign in (at_points, at_random, asleep, lease, damage, store, full, order, work, deaths)
 }
 
 

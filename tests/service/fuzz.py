@@ -38,12 +38,15 @@ def standing(folder: Path) -> Iterator[tuple[str, dict[str, list[str]]]]:
     """An API without keys on a free port, with ids of what is there: a few of each kind, and others that may be deleted."""
     settings = settings_in(folder)
     services, api = open_api(settings)
-    ids: dict[str, list[str]] = {name: [] for name in ("upload_id", "job_id", "dataset_id")}
+    ids: dict[str, list[str]] = {name: [] for name in ("upload_id", "job_id", "dataset_id", "arriving_id")}
     with api:
         for number in range(4):
             ids["upload_id"].append(upload(api, conversations(4 + number))["id"])
             ids["job_id"].append(api.post("/v1/jobs", json=spec_for(ids["upload_id"][-1])).json()["id"])
             assert make_runner(services).run_once()
+        for _ in range(3):
+            begun = api.post("/v1/uploads", headers={"Upload-Complete": "?0"})
+            ids["arriving_id"].append(begun.json()["id"])
         ids["dataset_id"] = [dataset["id"] for dataset in api.get("/v1/datasets").json()["data"]]
     services.close()
     thread = ApiThread(settings, sock := listen("127.0.0.1", 0, keys_exist=lambda: False))
@@ -62,6 +65,8 @@ def configuration(ids: dict[str, list[str]]) -> str:
         for half, values in (("kept", found[:2]), ("spare", found[2:])):
             lines += [f"[dictionaries.{name}_{half}]", f"values = {json.dumps(values)}", ""]
     known = "\n".join(f'"path.{name}" = {{ dictionary = "{name}_kept", probability = 0.8 }}' for name in ids)
+    lines += ["[[operations]]", 'include-name = "PATCH /v1/uploads/{upload_id}"', "[operations.parameters]"]
+    lines += ['"path.upload_id" = { dictionary = "arriving_id_kept", probability = 0.8 }', ""]
     lines += ["[parameters]", known, '"path.path" = { dictionary = "files", probability = 0.8 }', ""]
     lines += [
         "[dictionaries.files]",

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
 
 from packing.dataset.errors import BadRowError, FieldProblem, SpecError
+from service.engine.executor import WorkerLostError
 from service.engine.poison import ShardPoisonedError
 from service.jobs import failures
 from service.jobs.failures import FailureClass, failure_of, pause, tried_again
@@ -63,6 +64,7 @@ class PostgresFull(Exception):  # noqa: N818 (psycopg names it so)
         (BadRowError("a.jsonl", 1, "not JSON"), PERMANENT, "bad_row"),
         (SpecError([FieldProblem(pointer="/a", message="b")]), PERMANENT, "invalid_spec"),
         (ShardPoisonedError("shard 3"), PERMANENT, "shard_poisoned"),
+        (WorkerLostError(b"{}"), TRANSIENT, "worker_lost"),
         (StorageError("damaged"), PERMANENT, "storage"),
     ],
 )

@@ -66,10 +66,11 @@ class Evaluations:
             return asked.before
         return step == self._config.steps or (asked.every is not None and step % asked.every == 0)
 
-    def at(self, step: int, model: PreTrainedModel) -> None:
-        """Evaluate where it is due. Weights, optimizer and random numbers are left as they were."""
+    def at(self, step: int, model: PreTrainedModel) -> bool:
+        """Evaluate where it is due, and say whether it was. Weights, optimizer and random numbers are left as they
+        were."""
         if not self.due(step):
-            return
+            return False
         place = self._place(step)
         if self._read(place / SETTINGS) != self._settings:
             shutil.rmtree(place, ignore_errors=True)
@@ -82,6 +83,7 @@ class Evaluations:
             if self._texts is not None:
                 self._read_texts(step, model, self._texts, self._prompts)
         _write(place / DONE, self._settings)
+        return True
 
     def _ask(self, step: int, model: PreTrainedModel, needles: NeedleProbes, prompts: Prompts) -> None:
         window: int | None = getattr(model.config, "max_position_embeddings", None)
@@ -108,14 +110,17 @@ class Evaluations:
 
     def _read_texts(self, step: int, model: PreTrainedModel, texts: Texts, prompts: Prompts) -> None:
         asked = self._config.evaluate
-        measured = text_loss(
-            model, texts, prompts, window=asked.window, stride=asked.stride, most_tokens=asked.most_tokens
-        )
-        _write(self._place(step) / "texts.json", {"step": step} | measured)
-        self._say(
-            f"step {step} texts: loss {measured['loss']:.4f}, perplexity {measured['perplexity']:.2f} "
-            f"({measured['tokens']:,} tokens, windows of {asked.window:,})"
-        )
+        sizes = [(asked.window, asked.stride), *((window, window // 2) for window in asked.longer_windows)]
+        found = [
+            text_loss(model, texts, prompts, window=window, stride=stride, most_tokens=asked.most_tokens)
+            for window, stride in sizes
+        ]
+        _write(self._place(step) / "texts.json", {"step": step} | found[0] | {"longer_windows": found[1:]})
+        for measured in found:
+            self._say(
+                f"step {step} texts: loss {measured['loss']:.4f}, perplexity {measured['perplexity']:.2f} "
+                f"({measured['tokens']:,} tokens, windows of {measured['window']:,})"
+            )
 
     @staticmethod
     def _check(model: PreTrainedModel, prompts: Prompts) -> None:
