@@ -35,7 +35,7 @@ RESUMABLE_BYTES = 8 * 1024 * 1024
 
 
 class Client:
-    """The API at one URL, with an API key where the service has keys. Redirects are not followed, so the key goes nowhere else."""
+    """The API at one URL, with an API key where the service has keys. The key goes nowhere else."""
 
     def __init__(
         self,
@@ -199,8 +199,8 @@ class Client:
             return
         # If-Range: should the file be another one now, all of it comes.
         headers = {"Range": f"bytes={have}-", "If-Range": f'"{sha256}"'} if have else {}
-        with self._wire.http.stream("GET", url, headers={**headers, "Accept-Encoding": "identity"}) as response:
-            if response.status_code >= 400:
+        with self._wire.stream(url, {**headers, "Accept-Encoding": "identity"}) as response:
+            if response.status_code >= 300:
                 response.read()
                 raise refusal(response)
             mode = "ab" if response.status_code == 206 else "wb"

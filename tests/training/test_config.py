@@ -79,6 +79,12 @@ def test_a_number_without_a_point_is_a_number(tmp_path: Path, config_of: Build):
         ({"evaluate": {"every": 5}}, "/evaluate", "nothing to evaluate"),
         ({"evaluate": {"needles": "http://host/v1/datasets/d"}}, "/evaluate/needles", "a directory on this machine"),
         ({"evaluate": {"texts": "DIR", "window": 64, "stride": 64}}, "/evaluate/stride", "below window (64)"),
+        ({"evaluate": {"texts": "DIR", "longer_windows": 4096}}, "/evaluate/longer_windows", "must be a list"),
+        (
+            {"evaluate": {"texts": "DIR", "longer_windows": [512]}},
+            "/evaluate/longer_windows",
+            "rise from window (1024)",
+        ),
         ({"evaluate": {"texts": "DIR", "before": 1}}, "/evaluate/before", "true or false"),
         ({"evaluate": []}, "/evaluate", "mapping"),
         ({"loss": {"normalize": "rows"}}, "/loss/normalize", "tokens or sequences"),

@@ -123,7 +123,10 @@ def test_any_number_of_ranks_trains_as_one_process(uneven: dict[str, Any], tmp_p
         assert furthest(folder, tmp_path / "alone") <= 1e-6
         last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
         assert last["grad_norm"] == pytest.approx(reference["grad_norm"], rel=1e-5)
-        assert [last[n] for n in ("tokens", "targets", "rows")] == [reference[n] for n in ("tokens", "targets", "rows")]
+        counts = ("tokens", "targets", "rows", "flops")
+        assert [last[n] for n in counts] == [reference[n] for n in counts]
+        assert last["losses"]["skipped"]["loss"] == pytest.approx(reference["losses"]["skipped"]["loss"], abs=1e-5)
+        assert last["losses"]["skipped"]["targets"] == reference["losses"]["skipped"]["targets"] > 0
 
 
 def cut(path: Path, victim: int, due: Callable[[], bool]) -> int:

@@ -20,7 +20,8 @@ from tests.training.conftest import token_rows, write_dataset
 from training import loop
 from training.config import OptimizerConfig, parse_config
 from training.errors import AttentionError, CheckpointError, TrainingError
-from training.loop import learning_rate, train
+from training.loop import train
+from training.optimizer import learning_rate
 from training.presets import tiny
 from training.stream import Extent
 
@@ -70,7 +71,7 @@ def test_a_run_leaves_metrics_and_whole_checkpoints(config_of: Build, tmp_path: 
     assert [m["step"] for m in metrics] == list(range(1, 9))
     assert on_disk(folder) == [{name: value for name, value in m.items() if name != TIMED} for m in metrics]
     assert set(metrics[0]) == {
-        *("step", "loss", "tokens", "targets", "lr", "grad_norm", "epoch", "rows", "dropped"),
+        *("step", "loss", "tokens", "targets", "lr", "grad_norm", "epoch", "rows", "dropped", "flops", "losses"),
         TIMED,
     }
     assert all(0 < m["targets"] < m["tokens"] <= 160 for m in metrics)

@@ -121,7 +121,10 @@ def _impossible(config: Config) -> list[FieldProblem]:
         problem("/optimizer/warmup", f"must be below steps ({config.steps}), not {config.optimizer.warmup}")
     evaluate = config.evaluate
     if evaluate.every is not None and not evaluate.asked:
-        problem("/evaluate", "names nothing to evaluate: it must have needles or texts")
+        problem("/evaluate", "names nothing to evaluate: it must have needles, texts or longbench")
     if evaluate.stride >= evaluate.window:
         problem("/evaluate/stride", f"must be below window ({evaluate.window}), not {evaluate.stride}")
+    windows = (evaluate.window, *evaluate.longer_windows)
+    if list(windows) != sorted(set(windows)):
+        problem("/evaluate/longer_windows", f"must rise from window ({evaluate.window}), not {list(windows[1:])}")
     return problems

@@ -71,6 +71,18 @@ def optional(rule: Rule) -> Rule:
     return lambda value: None if value is None else rule(value)
 
 
+def list_of(rule: Rule) -> Rule:
+    """A list of what a rule takes, kept as a tuple."""
+
+    def each(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            message = f"must be a list, not {value!r}"
+            raise RefusedError(message)
+        return tuple(rule(item) for item in cast("list[Any]", value))
+
+    return each
+
+
 def only(default: Any, sentence: str) -> Rule:
     """One value alone; any other is refused with the sentence."""
 

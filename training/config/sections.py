@@ -10,6 +10,7 @@ from training.config.rules import (
     directory,
     flag,
     layer_names,
+    list_of,
     number,
     one_of,
     only,
@@ -107,11 +108,13 @@ class LossConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateConfig:
-    """What is measured before the first step, every `every` steps and after the last: answers to `needles` and the loss
-    on `texts`. Nothing of it changes the training."""
+    """What is measured before the first step, every `every` steps and after the last: answers to `needles` and
+    `longbench`, and the loss on `texts`. Nothing of it changes the training."""
 
     needles: str | None = checked(optional(directory), None)
     texts: str | None = checked(optional(directory), None)
+    longbench: str | None = checked(optional(directory), None)
+    longbench_window: int | None = checked(optional(whole(1024)), None)
     every: int | None = checked(optional(whole(1)), None)
     before: bool = checked(flag, default=True)
     chat: str = checked(one_of("auto", "none"), "auto")
@@ -119,12 +122,13 @@ class EvaluateConfig:
     prefill: int = checked(whole(1), 2048)
     window: int = checked(whole(2), 1024)
     stride: int = checked(whole(1), 512)
+    longer_windows: tuple[int, ...] = checked(list_of(whole(2)), ())
     most_tokens: int = checked(whole(1), 262144)
 
     @property
     def asked(self) -> bool:
         """Whether there is anything to measure."""
-        return any(place is not None for place in (self.needles, self.texts))
+        return any(place is not None for place in (self.needles, self.texts, self.longbench))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
