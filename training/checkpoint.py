@@ -33,6 +33,7 @@ from packing.dataset.manifest import canonical_json
 from training.config import Config
 from training.errors import CheckpointError
 from training.gathered import read_optimizer, weights, write_parts
+from training.lora import ADAPTER, adapted, merged, write_adapter
 from training.parallel import Ranks
 from training.positions import check_saved_positions
 from training.stream import DataState
@@ -72,7 +73,8 @@ def identity(config: Config, data_digest: str) -> dict[str, Any]:
             flat |= {f"/{name}/{field}": item for field, item in value.items()}
     flat = {name: value for name, value in flat.items() if name not in SAME_BITS}
     order = {f"/data/{name}": getattr(config.data, name) for name in ("shuffle_seed", "split", "too_long")}
-    return flat | order | {"/data (sha256 of its manifest)": data_digest}
+    # As run.json gives it back, lists for tuples among it.
+    return json.loads(canonical_json(flat | order | {"/data (sha256 of its manifest)": data_digest}))
 
 
 def digest(run: Mapping[str, Any]) -> str:
@@ -181,6 +183,10 @@ def save(
 def _write_model(
     work: Path, model: PreTrainedModel, whole: dict[str, torch.Tensor] | None, tokenizer_from: Path | None
 ) -> None:
+    if adapted(model):
+        state = model.state_dict() if whole is None else whole
+        write_adapter(model, state, work / ADAPTER)
+        whole = merged(model, state)
     model.save_pretrained(work, state_dict=whole)
     check_saved_positions(work, model)
     for name in TOKENIZER_FILES:
