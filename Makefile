@@ -9,7 +9,7 @@ ONCE ?=
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: install axolotl bench fuzz demo study faults test static lint types imports format clean
+.PHONY: install axolotl loaders bench fuzz demo study faults soak test static lint types imports format clean
 
 install: $(INSTALLED)
 
@@ -34,13 +34,28 @@ $(AXOLOTL): $(INSTALLED)
 		axolotl==0.19.0 addict==2.4.0 numba==0.68.1 llvmlite==0.50.0
 	touch $@
 
-# Beside the peers, on one core each; a few minutes, best on a machine that does nothing else. ROWS="cip needle" runs only these.
+# Loaders that pin older versions of numpy and more: a venv of their own that sees ours, for `make bench` alone.
+LOADERS := .venv-loaders/.installed
+
+loaders: $(LOADERS)
+
+$(LOADERS): $(INSTALLED)
+	$(PYTHON) -m venv .venv-loaders
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> $$(.venv-loaders/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/longweave.pth
+	.venv-loaders/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		mosaicml-streaming==0.13.0 litdata==0.2.76 lightning-utilities==0.15.3 numpy==2.1.3 \
+		brotli==1.2.1 cramjam==2.14.0 python-snappy==0.7.3 zstd==1.5.7.2 catalogue==2.0.10
+	touch $@
+
+# Beside the peers; some minutes, best on a machine that does nothing else. ROWS="cip needle" runs only these, ROWS=sustained takes 2 GB more.
 bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	-@$(MAKE) --no-print-directory axolotl
+	-@$(MAKE) --no-print-directory loaders
 	$(BIN)/python -m tests.bench $(ROWS)
 
-# Requests drawn from the API's own OpenAPI document until there were 10,000; the tests hold a short form.
+# Requests drawn from the API's own OpenAPI document until there were 10,000: edges, sequences, then draws; the tests hold a short form.
 fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.service.fuzz
 
@@ -54,6 +69,10 @@ study: $(INSTALLED)
 # The long form of tests/faults: kills, sleepers and damage, with figures; the better part of an hour.
 faults: $(INSTALLED)
 	$(BIN)/python -m tests.faults --rounds $(or $(ROUNDS),20)
+
+# Jobs without end on an API and a runner that are killed at random, for 20 minutes or MINUTES.
+soak: $(INSTALLED)
+	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),20)
 
 # Where axolotl cannot be installed its test says so and is skipped.
 test: static
@@ -77,4 +96,4 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-axolotl build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-axolotl .venv-loaders build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from training import ATTENTION, RowCollator, check_attention, set_rope
-from training.model import tiny
+from training.presets import tiny
 
 ACCUMULATE = 2
 

@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 from training import ATTENTION, RowCollator, check_attention, set_rope
-from training.model import tiny
+from training.presets import tiny
 
 
 def main() -> None:

@@ -51,13 +51,18 @@ async def receive(request: Request, services: Services, name: str | None) -> Upl
                 raise MalformedError(message, param="Content-Digest")
             given = await _receive_form(request, landing, limit)
         else:
-            given = f"upload{SUFFIXES.get(media_type, '.jsonl')}"
+            given = given_name(media_type)
             sha256 = await _write(chunks(request, limit), landing)
             for field, digest in announced.items():
                 check_digest(field, digest, sha256)
         return await run_in_threadpool(_take_in, services, upload_id, landing, file_name(name or given))
     finally:
         landing.unlink(missing_ok=True)
+
+
+def given_name(media_type: str) -> str:
+    """What a body without a name is called, by its media type."""
+    return f"upload{SUFFIXES.get(media_type, '.jsonl')}"
 
 
 def file_name(given: str) -> str:

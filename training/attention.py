@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, PretrainedConfig
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface, PretrainedConfig, PreTrainedModel
 
 from training.batch import Batch
 from training.errors import AttentionError
@@ -23,6 +23,13 @@ from training.influence import Forward, check_influence, sequence_numbers
 
 NAME = "longweave_boundaries"
 """Our name at transformers. "flash" must not be part of it: that would set off the download of a kernel."""
+
+_ASKED: list[set[int]] = []
+"""The modules that have called this attention, while check_routed counts them. (A ContextVar would break every compiled
+graph in two.)"""
+
+ONE_AT_A_TIME = frozenset({"bloom"})
+"""Types of models that cannot be told boundaries but take no positions either: they are run a sequence at a time."""
 
 UNSERVED = ("sliding_window", "softcap", "s_aux", "position_bias")
 """Arguments by which models ask attention for more than softmax(q·k)·v inside boundaries."""
@@ -47,6 +54,8 @@ def boundary_attention(
     N; returns [1, N, H, D] in the value's dtype. Raises AttentionError where boundaries are missing or more is asked
     for than is served.
     """
+    if _ASKED:
+        _ASKED[-1].add(id(module))
     _refuse(module, query, key, attention_mask, dropout, options)
     if cu_seq_lens_q is None or max_length_q is None:
         message = (
@@ -151,6 +160,45 @@ def check_attention(forward: Forward, batch: Batch, *, anywhere: Callable[[bool]
     """
     sequences = sequence_numbers(batch.cu_seq_lens)[None]
     check_influence(forward, batch.input_ids, sequences, where="the first packed row", anywhere=anywhere)
+
+
+def refuse_unrouted(config: PretrainedConfig) -> None:
+    """Raise AttentionError for a type of model that transformers itself says does not ask the AttentionInterface."""
+    # Looked up by type: before its weights are read.
+    kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if config.model_type in ONE_AT_A_TIME:
+        return
+    if kind is not None and not getattr(kind, "_supports_attention_backend", True):
+        message = (
+            f"models of type {config.model_type} compute attention in a way of their own, so they cannot be told the "
+            "rows' boundaries: take a model whose attention goes through transformers' AttentionInterface"
+        )
+        raise AttentionError(message)
+
+
+def check_routed(model: PreTrainedModel, forward: Callable[[], Any]) -> None:
+    """Check that every layer asks this attention: a layer that computes its own would pack sequences into one another,
+    which no packed row of a single sequence shows.
+
+    `forward` runs the model once. Raises AttentionError.
+    """
+    if model.config.model_type in ONE_AT_A_TIME:
+        return
+    asked: set[int] = set()
+    _ASKED.append(asked)
+    try:
+        with torch.no_grad():
+            forward()
+    finally:
+        _ASKED.pop()
+    layers = model.config.num_hidden_layers
+    if len(asked) != layers:
+        message = (
+            f"a {type(model).__name__} computes attention in a way of its own (ours was asked in {len(asked)} of "
+            f"{layers} layers), so it cannot be told the rows' boundaries: take a model whose attention goes through "
+            "transformers' AttentionInterface"
+        )
+        raise AttentionError(message)
 
 
 def check_kernel(batch: Batch, *, heads: int, key_heads: int, size: int) -> None:

@@ -4,6 +4,7 @@ LongweaveError
 └── TrainingError              the run cannot start or go on
     ├── ModelError             the model cannot be loaded, or does something this worker does not reproduce
     │   ├── AttentionError     attention that does not follow the rows' boundaries, or cannot be told to
+    │   ├── PositionError      positions of the data that mean nothing to the model
     │   └── RopeError          rotary positions that are not what was asked for
     ├── CheckpointError        a checkpoint folder that belongs to another run, or is in use
     └── PeerError              another rank of the run has failed, and has said why
@@ -30,6 +31,12 @@ class AttentionError(ModelError):
     """Attention that does not follow the boundaries of the rows, or cannot be told to."""
 
     code = "wrong_attention"
+
+
+class PositionError(ModelError):
+    """Positions of the data that mean nothing to the model, or that it cannot look up."""
+
+    code = "wrong_positions"
 
 
 class RopeError(ModelError):

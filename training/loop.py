@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +23,25 @@ from transformers.utils import logging as transformers_logging
 
 from packing.dataset.errors import DatasetError
 from training.batch import Batch, StepData, check_share, share, steps, too_long
-from training.checkpoint import Checkpoint, Metrics, claimed, identity, newest, restore_optimizer, save
-from training.config import Config, OptimizerConfig
+from training.checkpoint import Checkpoint, Metrics, claimed, digest, identity, newest, restore_optimizer
+from training.config import Config
 from training.errors import PeerError, TrainingError
 from training.evaluation.measure import Evaluations
+from training.flops import work_of
 from training.loss import chunked_cross_entropy, target_weights
+from training.loss_split import LossSplit
+from training.memory import at_work
 from training.messages import chat_encoder, tokenizer_folder
 from training.model import describe, hidden_states, load_model, output_head, preflight
-from training.parallel import Ranks, joined, whole
+from training.optimizer import build_optimizer, learning_rate
+from training.parallel import ALONE, Ranks, joined, whole
 from training.prefetch import ahead
+from training.report.write import RunReport
 from training.rows import IGNORED
+from training.saving import Saver
 from training.source import Source, open_source
 from training.stream import DataState, Extent, RowStream
-
-BETAS = (0.9, 0.95)
-COOLDOWN = 0.1
-"""Share of the steps over which `wsd` falls to zero."""
-
-ALONE = Ranks(device=torch.device("cpu"))
-"""One process, with the model wherever it is."""
+from training.vocabulary import check_tokenizer
 
 Say = Callable[[str], None]
 Record = Callable[[dict[str, Any]], None]
@@ -80,15 +81,13 @@ def train(config: Config, *, say: Say, record: Record) -> None:
 
     `say` takes lines, `record` each step's metrics, as they stand in metrics.jsonl: step, loss, tokens and targets of
     the step, lr, grad_norm (before clipping), tokens_per_second, after the step the epoch and the rows of it
-    consumed, and how many rows were dropped for their length. Raises the LongweaveErrors of its parts.
+    consumed, how many rows were dropped for their length, the step's FLOPs (training.flops) and its losses by skips and
+    distance (training.loss_split). Raises the LongweaveErrors of its parts.
     """
     transformers_logging.disable_progress_bar()
     with joined() as ranks, _in_sentences(config):
         if not ranks.speaks:
             say, record = _silent, _silent
-        if ranks.grouped and config.evaluate.asked:
-            message = "evaluation runs in one process: leave evaluate out under torchrun, and evaluate the checkpoints afterwards"
-            raise TrainingError(message, param="/evaluate")
         check_share(config.batch.tokens_per_step // config.batch.row_tokens, ranks.world)
         source = open_source(config.data.source, key=config.data.key)
         whose = identity(config, source.digest)
@@ -125,16 +124,27 @@ def _run(config: Config, source: Source, whose: dict[str, Any], ranks: Ranks, sa
         encoder=lambda: chat_encoder(config.model, source.manifest),
     )
     extent = checked_extent(stream, config)
+    if unknown := check_tokenizer(config, source.manifest, extent):
+        say(unknown)
     start = newest(folder, whose, say) or Checkpoint(folder=folder, step=0, data=DataState())
     if not ranks.agree(start.step):
         message = f"the ranks see different checkpoints in {folder}: it must lie where every node can read and write"
         raise TrainingError(message, param="/checkpoint/dir")
-    evaluations = Evaluations(config, folder, source.manifest, say, after=start.step)
-    if start.step >= config.steps and not evaluations.due(start.step):
+    evaluations = Evaluations(config, folder, source.manifest, say, after=start.step, drop=ranks.speaks)
+    if start.step >= config.steps and not evaluations.due(start.step, ranks):
         say(f"{start.folder} holds all {config.steps} steps: nothing is left to do")
         return
     resumed = start.folder if start.step else None
-    model = load_model(config.model, extent=extent, manifest=source.manifest, checkpoint=resumed)
+    report = RunReport(
+        config,
+        folder,
+        manifest=source.manifest,
+        digest=source.digest,
+        run=digest(whose),
+        rows=stream.rows,
+        start=start.step,
+    )
+    model = load_model(config.model, extent=extent, manifest=source.manifest, checkpoint=resumed, say=say)
     ranks = ranks.spread(model.train(), shard=config.parallel.shard)
     optimizer = build_optimizer(model, config.optimizer)
     if resumed is not None:
@@ -143,37 +153,74 @@ def _run(config: Config, source: Source, whose: dict[str, Any], ranks: Ranks, sa
     on = f"{ranks.world} × {ranks.device.type}" if ranks.grouped else f"{ranks.device}"
     say(f"model: {describe(model)}, on {on}")
     say(f"data: {source.manifest.name or source.manifest.kind}, {stream.rows} rows, positions to {extent.position:,}")
+    underway = _Underway(
+        config=config,
+        model=model,
+        optimizer=optimizer,
+        ranks=ranks,
+        evaluations=evaluations,
+        report=report,
+        saver=Saver(
+            config.checkpoint,
+            run=whose,
+            tokenizer_from=resumed or tokenizer_folder(config.model, source.manifest),
+            ranks=ranks,
+            say=say,
+        ),
+        say=say,
+        record=record,
+    )
     reading = _step_data(config, stream, start.data)
-    metrics: Metrics | None = None
     try:
-        data = _checked(model, reading, ranks, say)
-        evaluations.at(start.step, model)
-        if ranks.speaks:
-            metrics = Metrics(folder, after=start.step)
-        for step in range(start.step + 1, config.steps + 1):
-            batches = next(data)
-            measured = {"step": step, **_take_step(model, optimizer, batches, config, step, ranks)}
-            if metrics is not None:
-                metrics.write(measured)
-            record(measured)
-            if step % config.checkpoint.every == 0 or step == config.steps:
-                saved = save(
-                    folder,
-                    step=step,
-                    data=batches.state,
-                    run=whose,
-                    model=model,
-                    optimizer=optimizer,
-                    tokenizer_from=resumed or tokenizer_folder(config.model, source.manifest),
-                    keep=config.checkpoint.keep,
-                    ranks=ranks,
-                )
-                say(f"checkpoint {saved}")
-            evaluations.at(step, model)
+        underway.go(_checked(model, reading, ranks, say), start.step)
     finally:
-        if metrics is not None:
-            metrics.close()
         reading.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Underway:
+    """A run whose model stands ready: what its steps need."""
+
+    config: Config
+    model: PreTrainedModel
+    optimizer: torch.optim.Optimizer
+    ranks: Ranks
+    evaluations: Evaluations
+    report: RunReport
+    saver: Saver
+    say: Say
+    record: Record
+
+    def go(self, data: Iterator[StepData], start: int) -> None:
+        """All steps after `start`, with what is due between them."""
+        evaluated = self.evaluations.at(start, self.model, self.ranks)
+        metrics = Metrics(Path(self.config.checkpoint.dir), after=start) if self.ranks.speaks else None
+        try:
+            if evaluated:
+                self.report.write(start, self.model, self.ranks, self.say)
+            for step in range(start + 1, self.config.steps + 1):
+                batches = next(data)
+                measured = {
+                    "step": step,
+                    **_take_step(self.model, self.optimizer, batches, self.config, step, self.ranks),
+                }
+                if metrics is not None:
+                    metrics.write(measured)
+                self.record(measured)
+                self._after(step, batches.state)
+            self.saver.wait()
+        finally:
+            self.saver.close()
+            if metrics is not None:
+                metrics.close()
+
+    def _after(self, step: int, state: DataState) -> None:
+        """The checkpoint, the evaluation and the report of a step, where they are due."""
+        last = step == self.config.steps
+        if last or step % self.config.checkpoint.every == 0:
+            self.saver.save(step, state, self.model, self.optimizer)
+        if self.evaluations.at(step, self.model, self.ranks) or last:
+            self.report.write(step, self.model, self.ranks, self.say)
 
 
 def _step_data(config: Config, stream: RowStream, start: DataState) -> Generator[StepData]:
@@ -213,29 +260,6 @@ def _checked(model: PreTrainedModel, data: Iterator[StepData], ranks: Ranks, say
     return itertools.chain([first], data)
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW, with weight decay on matrices only."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=BETAS)
-
-
-def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
-    """The learning rate of a step (1 … steps): a linear warm-up, then constant, a cosine to zero, or constant with a
-    linear fall to zero over the last tenth (wsd)."""
-    if step <= config.warmup:
-        return config.lr * step / config.warmup
-    if config.schedule == "cosine":
-        return config.lr * 0.5 * (1.0 + math.cos(math.pi * (step - 1 - config.warmup) / (steps - config.warmup)))
-    if config.schedule == "wsd":
-        fall = max(1, round(steps * COOLDOWN))
-        return config.lr * min(1.0, (steps - step + 1) / fall)
-    return config.lr
-
-
 def _take_step(
     model: PreTrainedModel,
     optimizer: torch.optim.Optimizer,
@@ -254,7 +278,8 @@ def _take_step(
     lr = learning_rate(config.optimizer, step, config.steps)
     for group in optimizer.param_groups:
         group["lr"] = lr
-    loss, targets = accumulate(model, data, normalize=config.loss.normalize, ranks=ranks)
+    split = LossSplit()
+    loss, targets = accumulate(model, data, normalize=config.loss.normalize, ranks=ranks, split=split)
     norm = 0.0
     if loss is not None:
         norm = whole(nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip)).item()
@@ -274,14 +299,16 @@ def _take_step(
         "epoch": data.state.epoch,
         "rows": data.state.row,
         "dropped": data.dropped,
+        "flops": work_of(model).of_step(data),
+        "losses": split.over(ranks).to_json(),
     }
 
 
 def accumulate(
-    model: PreTrainedModel, data: StepData, *, normalize: str, ranks: Ranks = ALONE
+    model: PreTrainedModel, data: StepData, *, normalize: str, ranks: Ranks = ALONE, split: LossSplit | None = None
 ) -> tuple[float | None, int]:
     """Add the gradient of a step's loss to the parameters; returns the loss (None without targets) and the count of
-    targets, of all ranks.
+    targets, of all ranks. `split` takes in the losses of this rank's targets.
 
     The loss is normalised by the whole step's weights, whatever packed rows and ranks they fall to.
     """
@@ -291,19 +318,25 @@ def accumulate(
         return None, 0
     loss = 0.0
     for batch in share(data, ranks.rank, ranks.world).batches:
-        part = ranks.call(model, weighted_loss, batch.to(model.device), normalize, total)
+        each = torch.zeros(batch.tokens, device=model.device)
+        part = ranks.call(model, weighted_loss, batch.to(model.device), normalize, total, each)
         part.backward()
+        if split is not None:
+            split.add(batch, each.cpu().numpy())
         loss += part.item()
     return ranks.total(loss), targets
 
 
-def weighted_loss(model: PreTrainedModel, batch: Batch, normalize: str, total: float) -> torch.Tensor:
-    """A packed row's part of a step's loss: its weighted sum over the step's whole weight, a float32 scalar."""
+def weighted_loss(
+    model: PreTrainedModel, batch: Batch, normalize: str, total: float, each: torch.Tensor | None = None
+) -> torch.Tensor:
+    """A packed row's part of a step's loss: its weighted sum over the step's whole weight, a float32 scalar. `each`
+    (float32 [N]) is given the loss of every target."""
     head = output_head(model)
-    # Weights stay float32; on CUDA the work is done in bfloat16.
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=model.device.type == "cuda"):
+    with at_work(model):
         hidden = hidden_states(model, batch)[0]
-        part = chunked_cross_entropy(head, hidden, batch.targets[0], target_weights(batch, normalize)) / total
+        weights = target_weights(batch, normalize)
+        part = chunked_cross_entropy(head, hidden, batch.targets[0], weights, each=each) / total
         if not bool((batch.targets != IGNORED).any()):
             # FSDP sums the gradients there are: a rank without one for the head would wait for the others for ever.
             part = part + head(hidden[:1]).float().sum() * 0.0

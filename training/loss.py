@@ -35,21 +35,30 @@ def target_weights(batch: Batch, normalize: str) -> torch.Tensor:
 
 
 def chunked_cross_entropy(
-    head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, *, chunk: int | None = None
+    head: nn.Module,
+    hidden: torch.Tensor,
+    targets: torch.Tensor,
+    weights: torch.Tensor,
+    *,
+    chunk: int | None = None,
+    each: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Σ weight · −log p(target) over a packed row, a float32 scalar that can be differentiated.
 
     hidden [N, d], targets int [N] (-100 = none), weights float32 [N]. Rows without a target never meet the head; logits
-    are made `chunk` rows at a time, and made again in the backward pass instead of kept.
+    are made `chunk` rows at a time, and made again in the backward pass instead of kept. `each` (float32 [N]) is given
+    −log p of every target.
     """
     places = (targets != IGNORED).nonzero().squeeze(1)
     total = hidden.sum().float() * 0.0  # a row without targets still has a gradient, of zeros
     for part in places.split(chunk or (CHUNK_CUDA if hidden.is_cuda else CHUNK_CPU)):
-        summed = checkpoint(_weighted_sum, head, hidden[part], targets[part].long(), weights[part], use_reentrant=False)
-        total = total + summed
+        losses = checkpoint(_losses, head, hidden[part], targets[part].long(), use_reentrant=False)
+        assert losses is not None
+        if each is not None:
+            each[part] = losses.detach()
+        total = total + (losses * weights[part]).sum()
     return total
 
 
-def _weighted_sum(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    logits = head(hidden).float()
-    return (cross_entropy(logits, targets, reduction="none") * weights).sum()
+def _losses(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return cross_entropy(head(hidden).float(), targets, reduction="none")

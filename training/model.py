@@ -9,62 +9,87 @@ from typing import Any, cast
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+from torch.distributed import is_initialized
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from packing.dataset.manifest import Manifest
-from training.attention import NAME, check_attention, check_kernel, refuse_windows
+from training.attention import (
+    NAME,
+    ONE_AT_A_TIME,
+    check_attention,
+    check_kernel,
+    check_routed,
+    refuse_unrouted,
+    refuse_windows,
+)
 from training.batch import Batch
 from training.config import ModelConfig
 from training.errors import ModelError
-from training.rope import check_rope, rotated_size, set_rope
+from training.lora import adapted, add_adapter, read_adapter
+from training.memory import prepare
+from training.positions import check_positions, set_positions
+from training.presets import PRESETS
 from training.stream import Extent
+from training.vocabulary import check_size
 
 INIT_SEED = 0
 """A preset is drawn from this seed: the same model every time."""
 
 
-def tiny(vocab_size: int) -> LlamaConfig:
-    """The preset `tiny`: a Llama of 2 layers and 0.1 M parameters beside its tied embedding, to see a run on a CPU in
-    seconds; with 32,000 ids nearly all of its time goes into the logits."""
-    return LlamaConfig(
-        vocab_size=vocab_size,
-        hidden_size=64,
-        intermediate_size=176,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=4096,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-
-
 def load_model(
-    config: ModelConfig, *, extent: Extent, manifest: Manifest, checkpoint: Path | None = None
+    config: ModelConfig,
+    *,
+    extent: Extent,
+    manifest: Manifest,
+    checkpoint: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> PreTrainedModel:
     """The model of a run, in float32, with our attention, its RoPE base set for the data and read back.
 
-    `checkpoint`: where a run goes on from, instead of the config's path or preset. Weights come from safetensors alone
+    `checkpoint`: where a run goes on from, instead of the config's path or preset. `say` takes a line where positions go
+    beyond what the model was made for. Weights come from safetensors alone
     (nothing is unpickled), from local files alone, and no code of a model's directory is run.
 
     Raises ModelError (AttentionError, RopeError) for a model that cannot be loaded or reproduced, SpecError for a
     lowered base.
     """
-    folder = checkpoint or (Path(config.path) if config.path is not None else None)
-    settings: Any = tiny(_vocab_size(manifest)) if folder is None else _read_config(folder)
-    refuse_windows(settings)
-    if extent.token_id >= settings.vocab_size:
-        message = (
-            f"the data hold token id {extent.token_id}, the model has {settings.vocab_size} tokens: the data were made "
-            "with another tokenizer"
-        )
-        raise ModelError(message)
-    set_rope(settings, config.rope_base, needed=extent.position + 1)
+    own = Path(config.path) if config.path is not None else None
+    folder = own if config.lora else checkpoint or own  # an adapter goes on from the model it is beside
+    settings = _settings(config, manifest, folder)
+    _refuse(settings)
+    check_size(settings.vocab_size, extent)
+    if stretched := set_positions(settings, config.rope_base, extent):
+        say(stretched)
     model = _build(settings) if folder is None else _read_weights(folder, settings)
-    check_rope(model)
+    check_positions(model)
+    if config.lora is not None:
+        add_adapter(model, config.lora)
+        if checkpoint is not None:
+            read_adapter(model, checkpoint)
+    prepare(model, config)
     return model
+
+
+def _settings(config: ModelConfig, manifest: Manifest, folder: Path | None) -> Any:
+    if folder is not None:
+        return _read_config(folder)
+    assert config.preset is not None
+    return PRESETS[config.preset](_vocab_size(manifest))
+
+
+def _refuse(settings: Any) -> None:
+    """Raise ModelErrors for what a config alone shows to be unserved."""
+    refuse_unrouted(settings)
+    refuse_windows(settings)
+    for name in ("attention_dropout", "attn_pdrop"):
+        if share := getattr(settings, name, None):
+            message = (
+                f"the model's config asks for {name} {share}, which the worker's attention does not serve: set it to 0"
+            )
+            raise ModelError(message)
+    if settings.model_type in ONE_AT_A_TIME and is_initialized():
+        message = f"a model of type {settings.model_type} is run a sequence at a time, and so in one process only"
+        raise ModelError(message)
 
 
 def _vocab_size(manifest: Manifest) -> int:
@@ -77,10 +102,15 @@ def _vocab_size(manifest: Manifest) -> int:
     return size
 
 
+def _attention(settings: Any) -> str:
+    """Ours, or a model's own where it is run a sequence at a time."""
+    return "eager" if settings.model_type in ONE_AT_A_TIME else NAME
+
+
 def _build(settings: Any) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(INIT_SEED)
-        return AutoModelForCausalLM.from_config(settings, attn_implementation=NAME, dtype=torch.float32)
+        return AutoModelForCausalLM.from_config(settings, attn_implementation=_attention(settings), dtype=torch.float32)
 
 
 def _read_config(folder: Path) -> Any:
@@ -102,7 +132,7 @@ def _read_weights(folder: Path, settings: Any) -> PreTrainedModel:
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
-            attn_implementation=NAME,
+            attn_implementation=_attention(settings),
             dtype=torch.float32,
             output_loading_info=True,
         )
@@ -123,7 +153,15 @@ def hidden_states(model: PreTrainedModel, batch: Batch, input_ids: torch.Tensor 
 
     `input_ids` [1, N] stand in for the batch's, for checks. Boundaries travel as cu_seq_lens beside the positions.
     """
+    if model.config.model_type in ONE_AT_A_TIME:
+        return _one_at_a_time(model, batch.input_ids if input_ids is None else input_ids, batch.cu_seq_lens)
     return model.base_model(**_arguments(batch, input_ids)).last_hidden_state
+
+
+def _one_at_a_time(model: PreTrainedModel, input_ids: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
+    """Hidden states of a model that cannot be told boundaries: each sequence by a call of its own, counted from 0."""
+    parts = input_ids.split(bounds.diff().tolist(), dim=1)
+    return torch.cat([model.base_model(input_ids=ids, use_cache=False).last_hidden_state for ids in parts], dim=1)
 
 
 def _arguments(batch: Batch, input_ids: torch.Tensor | None) -> dict[str, Any]:
@@ -139,13 +177,25 @@ def _arguments(batch: Batch, input_ids: torch.Tensor | None) -> dict[str, Any]:
     }
 
 
+class _ScaledHead(nn.Module):
+    """An output layer whose logits are divided by a constant, as Granite's are."""
+
+    def __init__(self, head: nn.Module, divisor: float) -> None:
+        super().__init__()
+        self.head, self.divisor = head, divisor
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.head(hidden) / self.divisor
+
+
 def output_head(model: PreTrainedModel) -> nn.Module:
-    """The layer from hidden states [.., hidden] to logits [.., vocabulary]."""
+    """What takes hidden states [.., hidden] to logits [.., vocabulary]; raises ModelError where there is nothing."""
     head: nn.Module | None = model.get_output_embeddings()
     if head is None:
         message = f"a {type(model).__name__} has no output layer to compute a loss with"
         raise ModelError(message)
-    return head
+    divisor: float = getattr(model.config, "logits_scaling", None) or 1.0
+    return head if divisor == 1.0 else _ScaledHead(head, divisor)
 
 
 def preflight(model: PreTrainedModel, batch: Batch, anywhere: Callable[[bool], bool] = bool) -> None:
@@ -157,9 +207,10 @@ def preflight(model: PreTrainedModel, batch: Batch, anywhere: Callable[[bool], b
     training = model.training
     model.eval()
     try:
+        check_routed(model, lambda: hidden_states(model, batch))
         check_attention(lambda ids: hidden_states(model, batch, ids), batch, anywhere=anywhere)
         _check_logits(model, batch)
-        if batch.input_ids.is_cuda:
+        if batch.input_ids.is_cuda and model.config.model_type not in ONE_AT_A_TIME:
             config: Any = model.config
             heads = config.num_attention_heads
             size = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -171,8 +222,9 @@ def preflight(model: PreTrainedModel, batch: Batch, anywhere: Callable[[bool], b
 @torch.no_grad()
 def _check_logits(model: PreTrainedModel, batch: Batch) -> None:
     """The loss takes hidden states to logits by the output layer alone: compare with the model's own logits."""
-    own = model(**_arguments(batch, None), logits_to_keep=1).logits[0, -1].float()
-    ours = output_head(model)(hidden_states(model, batch)[0, -1]).float()
+    last = _last_sequence(batch)
+    own = model(**_arguments(last, None), logits_to_keep=1).logits[0, -1].float()
+    ours = output_head(model)(hidden_states(model, last)[0, -1]).float()
     if not torch.allclose(own, ours, rtol=1e-3, atol=1e-3):
         message = (
             f"a {type(model).__name__} does more to its logits than its output layer (they differ by up to "
@@ -181,11 +233,22 @@ def _check_logits(model: PreTrainedModel, batch: Batch) -> None:
         raise ModelError(message)
 
 
+def _last_sequence(batch: Batch) -> Batch:
+    """A packed row of its last sequence alone, which any model can be asked about."""
+    start, stop = batch.cu_seq_lens[-2:].tolist()
+    return Batch(
+        input_ids=batch.input_ids[:, start:],
+        position_ids=batch.position_ids[:, start:],
+        targets=batch.targets[:, start:],
+        cu_seq_lens=batch.cu_seq_lens[-2:] - start,
+        max_length=stop - start,
+    )
+
+
 def describe(model: PreTrainedModel) -> str:
-    """One line on a model: type, parameters, RoPE base and window."""
+    """One line on a model: type, parameters, positions."""
     config: Any = model.config
     parameters = sum(p.numel() for p in model.parameters())
-    return (
-        f"{config.model_type}, {parameters / 1e6:.1f} M parameters, RoPE base {check_rope(model):,.0f} on "
-        f"{rotated_size(config)} dimensions, window {config.max_position_embeddings:,}"
-    )
+    learnt = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    adapter = f" ({learnt / 1e6:.2f} M of them, the adapter's, are learnt)" if adapted(model) else ""
+    return f"{config.model_type}, {parameters / 1e6:.1f} M parameters{adapter}, {check_positions(model)}"

@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -88,6 +90,22 @@ class Ranks:
         dist.all_reduce(held)
         return held.item()
 
+    def totals(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The sum of every rank's array, element by element; all ranks have the same shape."""
+        if not self.grouped:
+            return values
+        held = torch.from_numpy(values).to(self.device, copy=True)
+        dist.all_reduce(held)
+        return held.cpu().numpy()
+
+    def largest(self, value: float) -> float:
+        """The largest of every rank's value, in float64."""
+        if not self.grouped:
+            return value
+        held = torch.tensor(value, dtype=torch.float64, device=self.device)
+        dist.all_reduce(held, dist.ReduceOp.MAX)
+        return held.item()
+
     def anywhere(self, flag: bool) -> bool:  # noqa: FBT001 (the one thing there is to say)
         """Whether any rank says yes."""
         return self.total(float(flag)) > 0
@@ -104,6 +122,10 @@ class Ranks:
         """Go on when every rank is here."""
         if self.grouped:
             self.total(0.0)
+
+
+ALONE = Ranks(device=torch.device("cpu"))
+"""One process, with the model wherever it is."""
 
 
 def _spread(model: PreTrainedModel, ranks: Ranks, *, shard: bool) -> Root:

@@ -49,7 +49,7 @@ def _stretched(folder: Path | None) -> tuple[float, int]:
     """The NTK-aware base for STRETCH times a model's window, and that many positions."""
     from transformers import AutoConfig
 
-    from training.model import tiny
+    from training.presets import tiny
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True) if folder else tiny(32_768)
     window = config.max_position_embeddings

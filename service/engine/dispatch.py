@@ -18,7 +18,7 @@ def results(
     """The results of tasks, known by the paths of their receipts, as they come; `check` is called often and may raise.
 
     What was in flight when an earlier attempt died runs before everything else, one at a time. Raises TaskError for what a task
-    reports, ShardPoisonedError for one that kills its workers.
+    reports, ShardPoisonedError for one that kills its workers, WorkerLostError where workers died and it had hardly begun.
     """
     suspects = [path for path in poison.unfinished(objects, work) if path in tasks]
     rounds = [[tasks[path]] for path in suspects] + [[data for path, data in tasks.items() if path not in suspects]]
@@ -32,4 +32,5 @@ def results(
     except WorkerLostError as error:
         receipt = next(path for path, data in tasks.items() if data == error.payload)
         mark = poison.read_mark(objects, poison.mark_path(work, receipt))
-        raise (mark.error() if mark is not None else error) from error
+        # Workers that died before the task had begun, or of something else, say nothing against it.
+        raise (mark.error() if mark is not None and mark.tries >= poison.TRIES else error) from error

@@ -22,6 +22,7 @@ POLL_SECONDS = 0.2
 RECOUNT_SECONDS = 2.0
 RAY_ENVIRONMENT = NODE_ENVIRONMENT | {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # unset, every socket of local Ray listens on all interfaces
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # a GCS on this machine that is gone for so long does not come back
 }
 
 

@@ -16,6 +16,7 @@ from packing.dataset.errors import LongweaveError
 from packing.dataset.manifest import canonical_json
 from packing.plan import Piece, Shard
 from service.storage.objects import Objects
+from service.storage.seals import DamagedError, seal, unseal
 
 TRIES = 3
 """Times a task may kill what runs it."""
@@ -55,24 +56,26 @@ def begin(objects: Objects, work: str, receipt: str, *, what: str, param: str) -
     path = mark_path(work, receipt)
     before = read_mark(objects, path)
     mark = Mark(tries=1 + (before.tries if before is not None else 0), what=what, param=param)
-    objects.write(path, canonical_json(asdict(mark)), durable=False)
+    objects.write(path, seal(canonical_json(asdict(mark))), durable=False)
 
 
 def read_mark(objects: Objects, path: str) -> Mark | None:
-    """A task's mark; None where it has not begun."""
+    """A task's mark; None where it has not begun, or where a power cut tore the mark, which is not written to last."""
     try:
-        return Mark(**json.loads(objects.read(path)))
-    except FileNotFoundError:
+        return Mark(**json.loads(unseal(objects.read(path), path=path)))
+    except (FileNotFoundError, DamagedError):
         return None
 
 
 def unfinished(objects: Objects, work: str) -> Mapping[str, Mark]:
     """What was begun below `work` (of the job or of one of its parts) and has left no receipt, by the receipt's path."""
     found: dict[str, Mark] = {}
-    for path in objects.list(work):
+    paths = objects.list(work)
+    standing = set(paths)
+    for path in paths:
         before, step, after = path.partition("/begun/")
         receipt = f"{before}/{after.removesuffix('.json')}"
-        if step and objects.size(receipt) is None and (mark := read_mark(objects, path)) is not None:
+        if step and receipt not in standing and (mark := read_mark(objects, path)) is not None:
             found[receipt] = mark
     return found
 
@@ -83,9 +86,19 @@ def poisoned(objects: Objects, work: str) -> ShardPoisonedError | None:
     return marks[-1].error() if marks and marks[-1].tries >= TRIES else None
 
 
-def forget(objects: Objects, work: str) -> None:
-    """Remove the marks: the work below `work` stops in good order, and what was in flight is under no suspicion."""
-    objects.delete([path for path in objects.list(work) if "/begun/" in path])
+def forget(objects: Objects, marks: Mapping[str, Mark]) -> None:
+    """Remove marks that `unfinished` has found: their tasks were stopped in good order and are under no suspicion.
+
+    To be called when the job is somebody else's to claim, and no sooner: one that has lost it must not touch them. A mark that says
+    something else by now is the next attempt's and stays.
+    """
+    paths = (_path_of(receipt) for receipt in marks)
+    objects.delete([path for path, mark in zip(paths, marks.values(), strict=True) if read_mark(objects, path) == mark])
+
+
+def _path_of(receipt: str) -> str:
+    """Where the mark stands of the task with this receipt, which lies two steps below its work (`<work>/receipts/00000007.json`)."""
+    return mark_path(receipt.rsplit("/", 2)[0], receipt)
 
 
 def what_survey(piece: Piece, number: int) -> str:

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, RowMapping, Table, delete, func, inse
 from sqlalchemy.sql.elements import ColumnElement
 
 from service.access import HOUSE, Caller
+from service.jobs.arrivals import Arrivals
 from service.jobs.database import datasets, new_id, now, reading, uploads
 from service.jobs.registry import TokenizerTable
 from service.problems import NotFoundError
@@ -61,6 +62,11 @@ class Catalog:
     def tokenizers(self) -> TokenizerTable:
         """The tokenizers that users sent, as far as the caller may see them."""
         return TokenizerTable(self._engine, caller=self._caller)
+
+    @property
+    def arrivals(self) -> Arrivals:
+        """Uploads on their way, as far as the caller may see them."""
+        return Arrivals(self._engine, caller=self._caller)
 
     def _mine(self, table: Table) -> list[ColumnElement[bool]]:
         return mine(table, self._caller)

@@ -102,6 +102,19 @@ uploads = Table(
     _key_id(),
 )
 
+arriving_uploads = Table(
+    "arriving_uploads",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("length", BigInteger),
+    Column("sha256", String(64)),
+    Column("created_at", Float, nullable=False),
+    Column("seen_at", Float, nullable=False),
+    _key_id(),
+    Index("arriving_uploads_by_owner", "key_id", "seen_at"),
+)
+
 datasets = Table(
     "datasets",
     metadata,
@@ -140,6 +153,16 @@ api_keys = Table(
     Column("created_at", Float, nullable=False),
     Column("last_used_at", Float),
     Column("revoked_at", Float),
+)
+
+shard_times = Table(
+    "shard_times",
+    metadata,
+    Column("kind", String(64), primary_key=True),
+    Column("bucket", Integer, primary_key=True, autoincrement=False),
+    Column("shards", BigInteger, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
 )
 
 runners = Table(

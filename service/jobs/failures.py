@@ -16,6 +16,8 @@ from enum import StrEnum
 from typing import Any
 
 from packing.dataset.errors import LongweaveError
+from service.storage.objects import StoreAwayError
+from service.storage.seals import DamagedError
 from service.storage.space import chain, out_of_space
 
 LONGEST_PAUSE = 300.0
@@ -35,7 +37,9 @@ CLASSES = {
     "internal_error": FailureClass.TRANSIENT,
     "engine_lost": FailureClass.TRANSIENT,
     "runner_lost": FailureClass.TRANSIENT,
+    "worker_lost": FailureClass.TRANSIENT,
     "unavailable": FailureClass.TRANSIENT,
+    DamagedError.code: FailureClass.TRANSIENT,
     "insufficient_storage": FailureClass.RESOURCE,
     "out_of_memory": FailureClass.RESOURCE,
 }
@@ -72,6 +76,8 @@ def failure_of(error: Exception) -> Failure:
         return _failure(error.code, error.message, error.param)
     if any(isinstance(link, MemoryError) for link in chain(error)):
         return _failure("out_of_memory", f"there is not enough memory ({sentence(error)})")
+    if any(isinstance(link, StoreAwayError) for link in chain(error)):
+        return _failure("unavailable", f"the object store did not do what it was asked ({sentence(error)})")
     code = "engine_lost" if engine_lost(error) else "internal_error"
     return _failure(code, f"an unexpected error, {sentence(error)}")
 

@@ -17,11 +17,12 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from packing.dataset.errors import LongweaveError
 from service.faults import crash_point
-from service.jobs import eventlog
+from service.jobs import arrivals, eventlog, shard_times
 from service.jobs.catalog import DatasetEntry, insert_dataset
 from service.jobs.database import datasets, jobs, now, reading, runners, uploads
 from service.jobs.hints import give_hint
 from service.jobs.job import ENDED, OWNED, Event, Job, Lease, Progress, State, sources, transition
+from service.jobs.shard_times import Built, ShardTimes
 from service.jobs.store import job_of, moved
 from service.storage.collect import Known
 
@@ -84,6 +85,17 @@ class LeaseStore:
             _log_state(connection, job, f"running, attempt {job.attempt}")
             return Claim(job=job, lease=Lease(job_id=job.id, owner=owner, attempt=job.attempt))
 
+    def held(self, owner: str) -> Claim | None:
+        """What `owner` has claimed and does not know of, for the database's answer was lost; the lease is renewed."""
+        mine = (jobs.c.owner == owner, jobs.c.state.in_(OWNED), jobs.c.lease_expires_at > now())
+        renew = update(jobs).where(*mine).values(lease_expires_at=now() + self._lease_seconds).returning(jobs)
+        with self._engine.begin() as connection:
+            row = connection.execute(renew).mappings().one_or_none()
+        if row is None:
+            return None
+        job = job_of(row)
+        return Claim(job=job, lease=Lease(job_id=job.id, owner=owner, attempt=job.attempt))
+
     def sweep(self, told: Callable[[Job], Mapping[str, Any] | None] = lambda _job: None) -> Sequence[Job]:
         """End what nobody will claim again: silent runners' jobs that were being cancelled, or have no attempt left.
 
@@ -113,7 +125,8 @@ class LeaseStore:
         return {"code": RUNNER_LOST, "message": message, "param": None}
 
     def known(self) -> Known:
-        """What garbage collection must know: jobs that have not ended, what they will make, and every dataset and upload."""
+        """What garbage collection must know: jobs that have not ended, what they will make, and every dataset and
+        upload, also those on their way."""
         live = select(jobs.c.id, jobs.c.target).where(jobs.c.state.not_in(ENDED))
         with reading(self._engine) as connection:
             pairs = connection.execute(live).all()
@@ -122,7 +135,13 @@ class LeaseStore:
                 live_targets=frozenset(row.target for row in pairs),
                 datasets=frozenset(connection.execute(select(datasets.c.id)).scalars()),
                 uploads=frozenset(connection.execute(select(uploads.c.id)).scalars()),
+                arriving=arrivals.live_arrivals(connection),
             )
+
+    def forget_silent(self) -> None:
+        """Forget uploads of which nothing has come for a day: garbage collection asks for it before it looks what is known."""
+        with self._engine.begin() as connection:
+            arrivals.forget_silent(connection)
 
     def earlier_codes(self, job_id: str) -> Sequence[str]:
         """The codes of the errors that the job's attempts so far have ended with, oldest first."""
@@ -147,12 +166,15 @@ class LeaseStore:
             raise _lost(lease)
         return state == State.CANCELLING
 
-    def progress(self, lease: Lease, progress: Progress) -> None:
-        """Write how far the job is; raises LeaseLostError."""
+    def progress(self, lease: Lease, progress: Progress, built: Sequence[Built] = ()) -> None:
+        """Write how far the job is, and count the shards that were built since the last time; raises LeaseLostError."""
         values = asdict(progress)
         with self._engine.begin() as connection:
-            if connection.execute(update(jobs).where(_held(lease, OWNED)).values(values)).rowcount != 1:
+            write = update(jobs).where(_held(lease, OWNED)).values(values).returning(jobs.c.kind)
+            kind = connection.execute(write).scalar_one_or_none()
+            if kind is None:
                 raise _lost(lease)
+            shard_times.count(connection, kind, built)
             done, total = progress.shards_done, progress.shards_total
             message = f"{done} of {total} shards, {progress.rows} rows, {progress.tokens} tokens"
             eventlog.append(connection, lease.job_id, type="progress", message=message, data=values)
@@ -191,6 +213,13 @@ class LeaseStore:
             give_hint(connection)
             return self._move(connection, lease, Event.RELEASE, {"attempt": jobs.c.attempt - 1, "eta_seconds": None})
 
+    def ending(self, lease: Lease) -> Job | None:
+        """The job, if it has ended in the lease's attempt; None where it goes on without us."""
+        own = (jobs.c.id == lease.job_id, jobs.c.attempt == lease.attempt, jobs.c.state.in_(ENDED))
+        with reading(self._engine) as connection:
+            row = connection.execute(select(jobs).where(*own)).mappings().one_or_none()
+        return None if row is None else job_of(row)
+
     def stop(self, lease: Lease) -> Job:
         """The runner has stopped because a cancel was asked for; raises LeaseLostError."""
         with self._engine.begin() as connection:
@@ -219,6 +248,11 @@ class LeaseStore:
         with reading(self._engine) as connection:
             age = connection.execute(select(now() - func.max(runners.c.seen_at))).scalar()
         return None if age is None else max(0.0, age)
+
+    def shard_times(self) -> Mapping[str, ShardTimes]:
+        """How long the shards of each kind have taken, by all runners there ever were."""
+        with reading(self._engine) as connection:
+            return shard_times.read(connection)
 
     def claim_age(self) -> float:
         """Seconds since the first of the jobs that runners hold was begun; 0 where they hold none."""

@@ -26,11 +26,13 @@ from packing.dataset.manifest import Manifest
 from packing.spec import CommonSpec
 from service import kinds
 from service.engine import poison
-from service.engine.executor import Executor
+from service.engine.executor import Executor, WorkerLostError
 from service.engine.line import build_dataset
+from service.engine.poison import Mark
 from service.faults import crash_point
 from service.jobs import failures
 from service.jobs.catalog import Catalog, DatasetEntry
+from service.jobs.endings import ended
 from service.jobs.failures import FailureClass
 from service.jobs.hints import Hints
 from service.jobs.job import Job, Lease, State
@@ -40,7 +42,7 @@ from service.library import folder_of
 from service.resolve import resolve_sources, resolve_tokenizer
 from service.settings import Settings
 from service.storage.collect import Scope, collect
-from service.storage.objects import Objects
+from service.storage.objects import Objects, StoreAwayError
 
 IDLE_SECONDS = 0.25
 LISTENING_SECONDS = 2.0
@@ -84,6 +86,7 @@ class Runner:
         self._build = build
         self._hints = hints
         self._claims = 0
+        self._unsure: str | None = None
         self._collected = -math.inf
         self.id = f"runner_{secrets.token_hex(6)}"
 
@@ -97,8 +100,9 @@ class Runner:
                         self.tend()
                         tended = time.monotonic()
                     worked = self.run_once()
-                except SQLAlchemyError as error:
-                    log.warning("database not reached error=%s", type(error).__name__)
+                except (SQLAlchemyError, StoreAwayError) as error:
+                    away = "object store" if isinstance(error, StoreAwayError) else "database"
+                    log.warning("%s not reached error=%s", away, type(error).__name__)
                     self._stopping.wait(AWAY_SECONDS)
                     worked = False
                 if not worked:
@@ -123,8 +127,7 @@ class Runner:
 
     def run_once(self) -> bool:
         """Claim and work on one job; False where there is none."""
-        self._claims += 1
-        claim = self._store.claim(f"{self.id}.{self._claims}")
+        claim = self._claim()
         if claim is None:
             return False
         log.info("job=%s attempt=%d claimed kind=%s", claim.job.id, claim.job.attempt, claim.job.kind)
@@ -137,6 +140,21 @@ class Runner:
             return True
         log.info("job=%s %s%s", ended.id, ended.state, f" code={ended.error['code']}" if ended.error else "")
         return True
+
+    def _claim(self) -> Claim | None:
+        """The next job; or the one that a claim took whose answer was lost."""
+        if self._unsure is not None:
+            claim = self._store.held(self._unsure)
+            self._unsure = None
+            if claim is not None:
+                return claim
+        self._claims += 1
+        owner = f"{self.id}.{self._claims}"
+        try:
+            return self._store.claim(owner)
+        except SQLAlchemyError:
+            self._unsure = owner
+            raise
 
     def _work(self, claim: Claim) -> Job:
         settings = self._parts.settings
@@ -195,7 +213,8 @@ class Runner:
 
     def _succeeded(self, claim: Claim, manifest: Manifest) -> Job:
         try:
-            job = self._store.succeed(claim.lease, entry_of(claim.job, manifest), manifest.warnings)
+            entry = entry_of(claim.job, manifest)
+            job = self._end(claim, lambda: self._store.succeed(claim.lease, entry, manifest.warnings))
         except LeaseLostError:
             # Either the lease is lost, and this raises it again, or a cancel came before the dataset was entered: the
             # cancel wins.
@@ -206,16 +225,23 @@ class Runner:
         return job
 
     def _stopped(self, claim: Claim) -> Job:
-        job = self._store.stop(claim.lease)
+        job = self._end(claim, lambda: self._store.stop(claim.lease))
         self._clear(job)
         return job
 
     def _released(self, claim: Claim) -> Job:
-        self._forget(claim.job)
-        job = self._store.release(claim.lease)
+        marks = self._marks(claim.job)
+        job = self._end(claim, lambda: self._store.release(claim.lease))
         if job.state.ended:
             self._clear(job)
+        else:
+            self._forget(job, marks)
         return job
+
+    def _end(self, claim: Claim, write: Callable[[], Job]) -> Job:
+        return ended(
+            self._store, claim.lease, write, within=self._parts.settings.lease_seconds, stopping=self._stopping
+        )
 
     def _stumbled(self, claim: Claim, error: Exception) -> Job:
         """After an error: again later, or failed, as its class says."""
@@ -223,21 +249,24 @@ class Runner:
         if not isinstance(error, LongweaveError):
             log.error("job=%s unexpected error", job.id, exc_info=error)
         lost = failures.engine_lost(error)
-        if not lost:
-            self._forget(job)
+        died = lost or failure.code == WorkerLostError.code
+        marks = {} if died else self._marks(job)
         told = failure.to_json()
         earlier = self._store.earlier_codes(job.id) if failure.kind is FailureClass.RESOURCE else ()
         if failures.tried_again(failure, attempt=job.attempt, attempts=attempts, earlier=earlier):
             if failure.kind is FailureClass.RESOURCE:
                 self._make_room(job)
             pause = failures.pause(job.id, attempt=job.attempt, first=self._parts.settings.retry_seconds)
-            after = self._store.retry(claim.lease, told, delay=pause)
+            after = self._end(claim, lambda: self._store.retry(claim.lease, told, delay=pause))
         else:
             if failure.kind is not FailureClass.PERMANENT and job.attempt > 1:
                 told["message"] = f"{told['message']} (tried {job.attempt} times)"
-            after = self._store.fail(claim.lease, (self._poison_in(job) if lost else None) or told)
+            why = (self._poison_in(job) if died else None) or told
+            after = self._end(claim, lambda: self._store.fail(claim.lease, why))
         if after.state.ended:
             self._clear(after)
+        else:
+            self._forget(after, marks)
         if lost:
             # A Ray that is broken stays so for this process; its successor starts a new one.
             raise EngineBrokenError(failures.sentence(error)) from error
@@ -248,9 +277,17 @@ class Runner:
         error = poison.poisoned(self._parts.objects, work_folder(job))
         return None if error is None else {"code": error.code, "message": error.message, "param": error.param}
 
-    def _forget(self, job: Job) -> None:
+    def _marks(self, job: Job) -> Mapping[str, Mark]:
+        """What is under suspicion now; it is cleared of it once the job is handed over, for until then the job may not be ours."""
         try:
-            poison.forget(self._parts.objects, work_folder(job))
+            return poison.unfinished(self._parts.objects, work_folder(job))
+        except Exception as error:
+            log.warning("job=%s marks not read error=%s", job.id, failures.sentence(error))
+            return {}
+
+    def _forget(self, job: Job, marks: Mapping[str, Mark]) -> None:
+        try:
+            poison.forget(self._parts.objects, marks)
         except Exception as error:
             log.warning("job=%s marks not removed error=%s", job.id, failures.sentence(error))
 

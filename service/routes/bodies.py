@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from service.jobs.arrivals import Arrival
 from service.jobs.catalog import DatasetEntry, UploadEntry
 from service.jobs.eventlog import Entry
 from service.jobs.job import Job
@@ -100,6 +101,16 @@ class UploadBody(BaseModel):
     rows: int
     sha256: str
     problems: RowProblems
+    created_at: str
+
+
+class ArrivingBody(BaseModel):
+    """An upload that comes in parts and is not complete yet. `length` is what its sender announced, `received` what has come."""
+
+    id: str
+    name: str
+    received: int
+    length: int | None
     created_at: str
 
 
@@ -232,6 +243,13 @@ def upload_body(entry: UploadEntry) -> UploadBody:
         sha256=record["digest"],
         problems=RowProblems.model_validate(record["problems"]),
         created_at=when(entry.created_at),
+    )
+
+
+def arriving_body(entry: Arrival, received: int) -> ArrivingBody:
+    """An upload on its way for the wire."""
+    return ArrivingBody(
+        id=entry.id, name=entry.name, received=received, length=entry.length, created_at=when(entry.created_at)
     )
 
 

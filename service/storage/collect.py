@@ -6,6 +6,7 @@
 | `datasets/<id>/` without a manifest | the job that was to build it has ended, or is unknown, and the catalog has no such dataset |
 | `probe/…` | it is what a start-up test that was killed left |
 | `uploads/<id>/` without an upload | only by command: a store used with another database would lose sources that cannot be made again |
+| `arriving/<id>/` | nothing has come of the upload for a day, or it is unknown |
 | files in `incoming/`, ours in the temporary directory | only by command as well |
 
 A place with a manifest is never touched, whatever the database says of it.
@@ -23,9 +24,10 @@ from typing import Protocol
 
 from packing.dataset import manifest as manifests
 from service.storage.objects import TEMPORARY, Entry, Objects
+from service.storage.parts import ROOM
 
 DAY = 24 * 3600.0
-PLACES = ("work", "datasets", "uploads", "probe")
+PLACES = ("work", "datasets", "uploads", ROOM, "probe")
 
 
 class Scope(StrEnum):
@@ -37,18 +39,21 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What the database knows of the ids that were asked for: live jobs, the datasets they will make, datasets, uploads."""
+    """What the database knows: live jobs, the datasets they will make, datasets, uploads, those on their way."""
 
     live_jobs: Collection[str] = frozenset()
     live_targets: Collection[str] = frozenset()
     datasets: Collection[str] = frozenset()
     uploads: Collection[str] = frozenset()
+    arriving: Collection[str] = frozenset()
 
 
 class Records(Protocol):
     """Who is asked what is known."""
 
     def known(self) -> Known: ...
+
+    def forget_silent(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +113,10 @@ def _why(path: str, place: _Place, known: Known, scope: Scope) -> str:
             return "the job has ended or is unknown"
         case "datasets" if not place.manifest and name not in known.live_targets and name not in known.datasets:
             return "the dataset was never finished and no job works on it"
-        case "uploads" if scope is Scope.ALL and name not in known.uploads:
+        case "uploads" if scope is Scope.ALL and name not in known.uploads and name not in known.arriving:
             return "the upload was never finished or is deleted"
+        case "arriving" if name not in known.arriving:
+            return "nothing has come of the upload for a day, or it is unknown"
         case "probe":
             return "the start-up test of the store is over"
         case _:
@@ -124,6 +131,8 @@ def collect(
     The store is listed before the database is asked: what was begun in between is young, and so it stays.
     """
     found = places(entry for room in PLACES for entry in objects.entries(room))
+    if delete:
+        records.forget_silent()
     chosen = leftovers(found, records.known(), now=time.time(), age=age, scope=scope)
     if delete:
         for item in chosen:

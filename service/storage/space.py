@@ -15,6 +15,8 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 FULL_SENTENCES = ("no space left on device", "disk quota exceeded", "file too large", "database or disk is full")
 """The same by its words: what obstore (Rust) and SQLite leave of it."""
 POSTGRESQL_FULL = "53100"
+SQLITE_FULL = frozenset({"SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"})
+"""What SQLite calls a quota or a file's limit, which it does not tell from a broken disk: none of them takes what is to be written."""
 MARGIN = 1.3
 """Estimates are of what will stand; temporaries stand beside it."""
 
@@ -39,6 +41,8 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 def _says_full(error: BaseException) -> bool:
     if isinstance(error, InsufficientStorageError) or getattr(error, "sqlstate", None) == POSTGRESQL_FULL:
+        return True
+    if getattr(error, "sqlite_errorname", None) in SQLITE_FULL:
         return True
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in FULL

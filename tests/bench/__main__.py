@@ -35,7 +35,21 @@ VERSIONS = (
     "transformers",
     "trl",
 )
-ROWS = ("machine", "cip", "skipalign", "positions", "packing", "synl", "needle")
+ROWS = (
+    "machine",
+    "cip",
+    "skipalign",
+    "positions",
+    "packing",
+    "synl",
+    "needle",
+    "machinery",
+    "memory",
+    "previews",
+    "loader",
+)
+LONG_ROWS = ("sustained",)
+"""Rows that take minutes and gigabytes: run where they are named."""
 ONE_CORE = {
     "RAYON_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -65,7 +79,7 @@ def versions() -> dict[str, str]:
 
 def rows(folder: Path, *, short: bool, rounds: int) -> Mapping[str, Callable[[], Iterator[Result]]]:
     """The rows of the table by name. Imported here, when the number of threads is settled."""
-    from tests.bench import alignment, bins, chunks, limits, measure, needles, tables
+    from tests.bench import alignment, bins, chunks, limits, loaders, machinery, measure, needles, previews, tables
 
     return {
         "machine": lambda: limits.results(folder, short=short, rounds=rounds),
@@ -75,19 +89,24 @@ def rows(folder: Path, *, short: bool, rounds: int) -> Mapping[str, Callable[[],
         "packing": lambda: bins.results(folder, short=short, rounds=rounds),
         "synl": lambda: measure.run(tables.race(short=short), rounds),
         "needle": lambda: measure.run(needles.race(short=short), rounds),
+        "machinery": lambda: machinery.results(folder / "machinery", short=short, rounds=rounds),
+        "memory": lambda: machinery.memory(folder / "memory", short=short),
+        "sustained": lambda: machinery.sustained(folder / "sustained", short=short, rounds=rounds),
+        "previews": lambda: previews.results(folder / "previews", short=short),
+        "loader": lambda: loaders.results(folder / "loader", short=short, rounds=rounds),
     }
 
 
 def main() -> int:
-    """Run the rows asked for and print the table, or a line of JSON for each of its lines."""
+    """Run the rows asked for (all but the long ones, where none is) and print the table, or a line of JSON for each of its lines."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="speed beside the peers")
     parser.add_argument("row", nargs="*", help="only these rows")
     parser.add_argument("--rounds", type=int, default=3, help="turns of every contender (default 3)")
     parser.add_argument("--short", action="store_true", help="small sizes: for a look, not for figures")
     parser.add_argument("--json", action="store_true", help="JSON lines: the machine, then a line each")
     options = parser.parse_args()
-    if unknown := [name for name in options.row if name not in ROWS]:
-        parser.error(f"no row {', '.join(unknown)}: there are {', '.join(ROWS)}")
+    if unknown := [name for name in options.row if name not in ROWS + LONG_ROWS]:
+        parser.error(f"no row {', '.join(unknown)}: there are {', '.join(ROWS + LONG_ROWS)}")
     os.environ |= ONE_CORE
     with tempfile.TemporaryDirectory(prefix="longweave-bench-") as folder:
         known = rows(Path(folder), short=options.short, rounds=options.rounds)

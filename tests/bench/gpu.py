@@ -32,10 +32,8 @@ from packing.dataset.schema import SKIPALIGN
 from packing.dataset.writer import write_shard
 from training.config import parse_config
 from training.errors import TrainingError
+from training.flops import peak_flops, work_of
 from training.loop import train
-
-PEAK_FLOPS = {"H100": 989.4e12, "H200": 989.4e12, "A100": 312e12}
-"""Dense bfloat16 of the SXM cards, by NVIDIA's data sheets."""
 
 STEPS, WARM = 6, 2
 """Steps of a run, and how many of the first are not counted."""
@@ -74,12 +72,10 @@ class Shape:
         )
 
     def flops_per_token(self, length: int) -> float:
-        """6·(N_blocks + V·d) + 6·L·d·Σlen²/Σlen: forward and backward, attention counted causally, for sequences of one
-        length; N_blocks are the matrices of the layers, d all heads' dimensions together."""
-        size = self.hidden // self.heads
-        attention = 2 * self.hidden * self.hidden + 2 * self.hidden * size * self.key_heads
-        blocks = self.layers * (attention + 3 * self.hidden * self.inner)
-        return 6.0 * (blocks + self.vocabulary * self.hidden) + 6.0 * self.layers * self.hidden * length
+        """6·(N_blocks + V·d) + 6·L·d·Σlen²/Σlen for sequences of one length, every token a target (training.flops)."""
+        with torch.device("meta"):
+            work = work_of(AutoModelForCausalLM.from_config(self.config(length)))
+        return work.of(length, length, length * length) / length
 
 
 SHAPES = (
@@ -232,18 +228,12 @@ def measured(run: Callable[[], list[float]], tokens: int) -> Measured | str:
     return Measured(rate=tokens / statistics.median(seconds[WARM:]), memory=memory)
 
 
-def peak_flops() -> float | None:
-    """What the card could do at most, where it is a known one."""
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
-    return next((peak for card, peak in PEAK_FLOPS.items() if card in name), None)
-
-
 def line(shape: Shape, length: int, who: str, found: Measured | str, beside: Measured | str | None) -> str:
     """A line of the table; `beside` is ours, on a peer's line."""
     start = f"| {shape.name} | {length:,} | {who} "
     if isinstance(found, str):
         return f"{start}| {found} | | | |"
-    peak = peak_flops()
+    peak = peak_flops(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
     mfu = f"{found.rate * shape.flops_per_token(length) / peak:.1%}" if peak else "none"
     memory = f"{found.memory / 2**30:.1f} GiB" if found.memory is not None else "none"
     ratio = f"{beside.rate / found.rate:.2f} times" if isinstance(beside, Measured) else ""

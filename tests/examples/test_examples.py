@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, LlamaModel
 
 from tests.conftest import conversation, write_lines
 from tests.training.conftest import token_rows, write_dataset
-from training.model import tiny
+from training.presets import tiny
 
 ROOT = Path(__file__).parents[2]
 TOKENIZER = ROOT / "packing" / "builtin_tokenizer"

@@ -5,3 +5,4 @@ from __future__ import annotations
 import schemathesis
 
 schemathesis.serializer.alias("application/jsonl", "application/octet-stream")
+schemathesis.serializer.alias("application/partial-upload", "application/octet-stream")

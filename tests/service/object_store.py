@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import urllib.request
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
@@ -16,6 +17,8 @@ class Asked:
     method: str
     path: str
     range: str
+    query: str = ""
+    authorization: str = ""
 
 
 @dataclass
@@ -39,17 +42,19 @@ class ObjectStore:
         }
 
 
-@pytest.fixture(scope="session")
-def object_store():
-    """An S3 server of this test run's own; the tests that need one are skipped where moto is not installed."""
-    moto = pytest.importorskip("moto.server", reason="moto is not installed: no S3 server to test against")
-    serving = pytest.importorskip("werkzeug.serving")
+@contextmanager
+def serving():
+    """A running S3 server; raises ImportError where moto is not installed."""
+    import moto.server as moto
+    from werkzeug import serving as werkzeug
+
     backend = moto.DomainDispatcherApplication(moto.create_backend_app)
     store = ObjectStore("")
     one_at_a_time = threading.Lock()  # moto looks and puts in two steps
 
     def app(environ, start_response):
-        store.asked.append(Asked(environ["REQUEST_METHOD"], environ["PATH_INFO"], environ.get("HTTP_RANGE", "")))
+        given = (environ.get(name, "") for name in ("HTTP_RANGE", "QUERY_STRING", "HTTP_AUTHORIZATION"))
+        store.asked.append(Asked(environ["REQUEST_METHOD"], environ["PATH_INFO"], *given))
         if store.ignores_conditions:
             environ.pop("HTTP_IF_NONE_MATCH", None)
         if store.away:
@@ -58,22 +63,33 @@ def object_store():
         with one_at_a_time:
             return backend(environ, start_response)
 
-    class Quiet(serving.WSGIRequestHandler):
+    class Quiet(werkzeug.WSGIRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def log_request(self, *_args):
             pass
 
-    server = serving.make_server("127.0.0.1", 0, app, threaded=True, request_handler=Quiet)
+    server = werkzeug.make_server("127.0.0.1", 0, app, threaded=True, request_handler=Quiet)
     store.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    with urllib.request.urlopen(urllib.request.Request(f"{store.url}/bucket", method="PUT")):
-        pass
-    yield store
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        with urllib.request.urlopen(urllib.request.Request(f"{store.url}/bucket", method="PUT")):
+            pass
+        yield store
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture(scope="session")
+def object_store():
+    """An S3 server of this test run's own; the tests that need one are skipped where moto is not installed."""
+    pytest.importorskip("moto.server", reason="moto is not installed: no S3 server to test against")
+    with serving() as store:
+        yield store
 
 
 @pytest.fixture

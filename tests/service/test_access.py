@@ -22,6 +22,8 @@ MATRIX = {
     # What the owner gets: an address that is missing here has nobody's word that it is guarded.
     ("POST", "/v1/uploads"): 201,
     ("GET", "/v1/uploads/{upload_id}"): 200,
+    ("HEAD", "/v1/uploads/{upload_id}"): 200,
+    ("PATCH", "/v1/uploads/{upload_id}"): 409,  # it is complete
     ("DELETE", "/v1/uploads/{upload_id}"): 204,
     ("POST", "/v1/tokenizers"): 422,  # the body is no tokenizer
     ("GET", "/v1/tokenizers"): 200,
@@ -72,6 +74,9 @@ class World:
         elif method == "POST" and not template.endswith("/cancel"):
             options |= {"content": conversations(2)}
             headers |= JSONL
+        elif method == "PATCH":
+            options |= {"content": b"x"}
+            headers |= {"Content-Type": "application/partial-upload", "Upload-Offset": "0", "Upload-Complete": "?0"}
         return self.api.request(method, path, headers=headers | options.pop("headers", {}), **options)
 
 
@@ -207,7 +212,7 @@ def test_a_key_that_reads_reads_and_changes_nothing(world):
         response = world.call(method, template, key="reader")
         assert_problem(response, 403, "missing_scope")
         assert 'scope="write"' in response.headers["www-authenticate"]
-    assert len(WRITING) == 10
+    assert len(WRITING) == 11
     assert all(world.call(*key, key="owner").status_code == 200 for key in READING)
 
 

@@ -78,6 +78,60 @@ def test_an_upload_carries_its_sha256(client, wire, tmp_path):
     assert sent == digest_field(hashlib.sha256(place.read_bytes()).hexdigest())
 
 
+class Cut(Wire):
+    """A wire that passes some bytes of the first parts and breaks, then loses the answer to the last one."""
+
+    def __init__(self, api, cuts):
+        super().__init__(api)
+        self.cuts = list(cuts)
+        self.sent = []
+
+    def handle_request(self, request):
+        if request.method != "PATCH":
+            return super().handle_request(request)
+        body = request.read()
+        cut = self.cuts.pop(0) if self.cuts else None
+        if cut == "refused":
+            return httpx2.Response(503, json={"code": "unavailable", "detail": "x"})
+        if isinstance(cut, int):
+            body = body[:cut]
+        fields = {name: value for name, value in request.headers.items() if name != "content-length"}
+        if isinstance(cut, int):
+            fields["upload-complete"] = "?0"
+        self.sent.append((int(fields["upload-offset"]), len(body)))
+        answer = self.api.patch(str(request.url), headers=fields | {"host": "127.0.0.1:8000"}, content=body)
+        if cut is not None:
+            raise httpx2.ReadError("reset")
+        return httpx2.Response(answer.status_code, headers=answer.headers.multi_items(), content=answer.content)
+
+
+def test_a_large_upload_goes_on_where_it_broke(built, tmp_path, monkeypatch):
+    monkeypatch.setattr(client_module, "RESUMABLE_BYTES", 1000)
+    monkeypatch.setattr("service.sending.PART_BYTES", 3000)
+    data = conversations(50)
+    place = tmp_path / "large.jsonl"
+    place.write_bytes(data)
+    wire, passed = Cut(built[0], [None, 700, "refused", 0, None, "lost", None]), []
+    with Client("http://127.0.0.1:8000", transport=wire, pause=0.001) as client:
+        found = client.upload(place, report=passed.append)
+        assert found["sha256"] == hashlib.sha256(data).hexdigest()
+        assert sum(passed) == len(data)
+        assert wire.sent[:4] == [(0, 3000), (3000, 700), (3700, 0), (3700, 3000)]
+        assert wire.sent[-1][0] + wire.sent[-1][1] == len(data)
+        assert sum(length for _, length in wire.sent) == len(data)  # nothing was sent twice
+        wire.cuts = ["lost"] * 99
+        monkeypatch.setattr("service.sending.PART_BYTES", len(data))
+        place.write_bytes(data + b"\n")
+        assert client.upload(place)["bytes"] == len(data) + 1  # the answer was lost, and the upload is there
+        wire.cuts = [0] * 99
+        place.write_bytes(data + b"\n\n")
+        with pytest.raises(UnreachableError, match="broke"):
+            client.upload(place)
+        assert 99 - len(wire.cuts) == client_module.TRIES + 1
+        wire.cuts = []
+        client._wire.call("DELETE", f"/v1/uploads/{client.upload(place)['id']}")
+
+
 def test_what_is_there_and_right_is_not_fetched_again(client, wire, dataset, tmp_path):
     manifest = client.download(dataset, tmp_path)
     assert len(wire.asked("/files/")) == len(manifest.files) + len(manifest.documents) > 5
@@ -233,6 +287,40 @@ def test_events_are_taken_up_after_a_break(client, wire, built):
     # A cut stream looks like one that has ended, and the job has ended too: still nothing may be lost.
     assert list(client.events(job)) == events
     assert breaks == ["0", str(events[0]["id"])]
+
+
+def test_a_stream_that_breaks_off_before_the_end_tells_the_end_all_the_same(client, wire, built):
+    job, silent = built[2]["id"], []
+
+    def bend(request, response):
+        if "/events" not in str(request.url) or len(silent) >= 1:
+            return response
+        silent.append(1)
+        bye = b'event: bye\ndata: "the server stops"\n\n'
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=bye)
+
+    wire.bend = bend
+    # The job has ended meanwhile: what ended it must come nevertheless.
+    assert [event["data"]["state"] for event in client.events(job) if event["type"] == "state"][-1] == "succeeded"
+    assert len(silent) == 1
+
+
+def test_a_stream_that_is_refused_for_a_while_is_asked_for_again(client, wire, built):
+    job, refused = built[2]["id"], []
+
+    def bend(request, response):
+        if "/events" not in str(request.url) or len(refused) >= 3:
+            return response
+        refused.append(1)
+        problem = {"code": "unavailable", "detail": "the database cannot be reached just now", "errors": []}
+        return httpx2.Response(503, json=problem)
+
+    wire.bend = bend
+    states = [event["data"]["state"] for event in client.events(job) if event["type"] == "state"]
+    assert (states[-1], len(refused)) == ("succeeded", 3)
+    wire.bend = lambda request, response: httpx2.Response(403, json={"code": "missing_scope", "detail": "no"})
+    with pytest.raises(RefusedError, match="no"):
+        list(client.events(job))
 
 
 # --- the commands -------------------------------------------------------------------------------------------------------------------

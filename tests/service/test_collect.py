@@ -33,6 +33,7 @@ KNOWN = st.builds(
     live_targets=st.frozensets(NAMES),
     datasets=st.frozensets(NAMES),
     uploads=st.frozensets(NAMES),
+    arriving=st.frozensets(NAMES),
 )
 
 
@@ -45,7 +46,8 @@ def may_go(room, name, entries, known, scope):
     return {
         "work": name not in known.live_jobs,
         "datasets": not committed and name not in known.live_targets and name not in known.datasets,
-        "uploads": scope is Scope.ALL and name not in known.uploads,
+        "uploads": scope is Scope.ALL and name not in known.uploads | known.arriving,
+        "arriving": name not in known.arriving,
         "probe": True,
         "elsewhere": False,
     }[room]
@@ -73,6 +75,9 @@ class Told:
         self._then()
         return self._known
 
+    def forget_silent(self):
+        pass
+
 
 @pytest.fixture
 def store(tmp_path):
@@ -86,6 +91,9 @@ def store(tmp_path):
         "datasets/ds_live/data/x.parquet",
         "uploads/up_gone/0.jsonl",
         "uploads/up_here/0.jsonl",
+        "uploads/up_coming/0.parquet",
+        "arriving/up_coming/000000000000000",
+        "arriving/up_silent/000000000000000",
         "probe/1",
     ):
         objects.write(path, b"12345")
@@ -100,13 +108,16 @@ def make_old(folder: Path, seconds=2 * DAY):
 
 
 KNOWN_HERE = Known(
-    live_jobs=frozenset({"job_live"}), live_targets=frozenset({"ds_live"}), uploads=frozenset({"up_here"})
+    live_jobs=frozenset({"job_live"}),
+    live_targets=frozenset({"ds_live"}),
+    uploads=frozenset({"up_here"}),
+    arriving=frozenset({"up_coming"}),
 )
-ALL_LEFT = ["datasets/ds_half", "probe/1", "uploads/up_gone", "work/job_old"]
+ALL_LEFT = ["arriving/up_silent", "datasets/ds_half", "probe/1", "uploads/up_gone", "work/job_old"]
 
 
 @pytest.mark.parametrize(
-    ("scope", "gone"), [(Scope.JOBS, [p for p in ALL_LEFT if "upload" not in p]), (Scope.ALL, ALL_LEFT)]
+    ("scope", "gone"), [(Scope.JOBS, [p for p in ALL_LEFT if "uploads" not in p]), (Scope.ALL, ALL_LEFT)]
 )
 def test_a_dry_run_shows_and_a_collection_removes(store, tmp_path, scope, gone):
     (tmp_path / "incoming").mkdir()

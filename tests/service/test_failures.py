@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
 
 from packing.dataset.errors import BadRowError, FieldProblem, SpecError
+from service.engine.executor import WorkerLostError
 from service.engine.poison import ShardPoisonedError
 from service.jobs import failures
 from service.jobs.failures import FailureClass, failure_of, pause, tried_again
 from service.problems import InsufficientStorageError, UnavailableError
-from service.storage.objects import StorageError
+from service.storage.objects import StorageError, StoreAwayError
 
 TRANSIENT, RESOURCE, PERMANENT = FailureClass
 
@@ -45,6 +46,9 @@ class PostgresFull(Exception):  # noqa: N818 (psycopg names it so)
         (OSError(errno.EIO, "input/output error"), TRANSIENT, "internal_error"),
         (OperationalError("UPDATE", {}, Exception("away")), TRANSIENT, "internal_error"),
         (UnavailableError("away"), TRANSIENT, "unavailable"),
+        (StoreAwayError("Generic S3 error"), TRANSIENT, "unavailable"),
+        (ray_error("RayTaskError", StoreAwayError("Generic S3 error")), TRANSIENT, "unavailable"),
+        (StoreAwayError("LocalFileSystem: No space left on device"), RESOURCE, "insufficient_storage"),
         (ray_error("RaySystemError"), TRANSIENT, "engine_lost"),
         (ray_error("RayTaskError", RuntimeError("odd")), TRANSIENT, "internal_error"),
         (full(), RESOURCE, "insufficient_storage"),
@@ -60,6 +64,7 @@ class PostgresFull(Exception):  # noqa: N818 (psycopg names it so)
         (BadRowError("a.jsonl", 1, "not JSON"), PERMANENT, "bad_row"),
         (SpecError([FieldProblem(pointer="/a", message="b")]), PERMANENT, "invalid_spec"),
         (ShardPoisonedError("shard 3"), PERMANENT, "shard_poisoned"),
+        (WorkerLostError(b"{}"), TRANSIENT, "worker_lost"),
         (StorageError("damaged"), PERMANENT, "storage"),
     ],
 )

@@ -324,7 +324,7 @@ def test_the_client_sends_its_key_and_nothing_else_shows_it():
         with Client("http://127.0.0.1:1", key=given, transport=httpx2.MockTransport(answer)) as client:
             with pytest.raises(RefusedError) as caught:
                 client.job("job_1")
-            assert key.secret not in repr(client) + repr(client._http.headers) + str(caught.value)
+            assert key.secret not in repr(client) + repr(client._wire.http.headers) + str(caught.value)
     assert sent == [f"Bearer {key.text()}"] * 2 + [None] * 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from service.engine.shard_task import TaskError, receipt_path
 from service.jobs.database import jobs, now
 from service.jobs.job import State
 from service.jobs.runner import EngineBrokenError
+from service.jobs.watch import StopAskedError
 from service.storage.objects import Objects
 from tests.service.support import make_runner
 from tests.service.test_runner import queue
@@ -51,9 +53,18 @@ def test_a_receipt_or_an_orderly_stop_ends_the_suspicion(objects):
     assert set(poison.unfinished(objects, "w")) == {receipt_path("w", 1), receipt_path("w/parts/0/work", 2)}
     objects.write(receipt_path("w", 1), b"{}")
     assert set(poison.unfinished(objects, "w")) == {receipt_path("w/parts/0/work", 2)}
-    poison.forget(objects, "w")
+    poison.forget(objects, poison.unfinished(objects, "w"))
     assert poison.poisoned(objects, "w") is None
-    assert objects.list("w") == [receipt_path("w", 1)]
+    assert set(objects.list("w")) == {receipt_path("w", 1), poison.mark_path("w", receipt_path("w", 1))}
+
+
+def test_what_the_next_attempt_has_begun_stays_marked(objects):
+    begin(objects, 1)
+    begin(objects, 2)
+    ours = poison.unfinished(objects, "w")
+    begin(objects, 2)
+    poison.forget(objects, ours)
+    assert {path: mark.tries for path, mark in poison.unfinished(objects, "w").items()} == {receipt_path("w", 2): 2}
 
 
 def shard(work, table=None):
@@ -114,6 +125,9 @@ def test_a_lost_worker_without_a_mark_stays_a_lost_worker(objects):
             raise WorkerLostError(payloads[0])
             yield
 
+    with pytest.raises(WorkerLostError):
+        list(results(objects, "w", Loses(), {receipt_path("w", 0): b"0"}, lambda: None))
+    begin(objects, 0, poison.TRIES - 1)
     with pytest.raises(WorkerLostError):
         list(results(objects, "w", Loses(), {receipt_path("w", 0): b"0"}, lambda: None))
     begin(objects, 0)
@@ -200,6 +214,55 @@ def test_marks_outlive_ray_and_not_an_orderly_error(services, monkeypatch, raise
             connection.execute(update(jobs).values(not_before=0))
     failed = services.jobs.get(job.id)
     assert (failed.state, failed.attempt, failed.error["code"]) == (State.FAILED, 3, code)
+
+
+def test_workers_that_die_outside_a_task_are_tried_again_and_clear_nobody(services):
+    seen = []
+
+    def build(*, objects, work, **_):
+        seen.append([mark.tries for mark in poison.unfinished(objects, work).values()])
+        begin(objects, 7, work=f"{work}/0123")
+        raise WorkerLostError(b"7")
+
+    job = queue(services)
+    states = []
+    for _ in range(3):
+        make_runner(services, build=build).run_once()
+        with services.engine.begin() as connection:
+            connection.execute(update(jobs).values(not_before=0))
+        states.append(services.jobs.get(job.id).state)
+    assert states == [State.QUEUED, State.QUEUED, State.FAILED]
+    assert seen == [[], [1], [2]]
+    assert services.jobs.get(job.id).error["code"] == "shard_poisoned"  # it was begun in vain as often as it may be
+
+
+@pytest.mark.parametrize("way", ["stop", "error"])
+def test_a_runner_whose_job_is_somebody_elses_touches_no_mark(services, way):
+    stopping = threading.Event()
+
+    def build(*, objects, work, **_):
+        begin(objects, 7, work=f"{work}/0123")
+        lapse(services)
+        assert services.leases.claim("another") is not None
+        stopping.set()
+        raise StopAskedError if way == "stop" else OSError
+
+    job = queue(services)
+    make_runner(services, build=build, stopping=stopping).run_once()
+    assert services.jobs.get(job.id).attempt == 2
+    assert len(poison.unfinished(services.objects, f"work/{job.id}")) == 1
+
+
+@pytest.mark.parametrize("way", ["stop", "error"])
+def test_a_job_handed_back_in_good_order_has_no_marks(services, way):
+    def build(*, objects, work, **_):
+        begin(objects, 7, work=f"{work}/0123")
+        raise StopAskedError if way == "stop" else OSError
+
+    job = queue(services)
+    make_runner(services, build=build).run_once()
+    assert services.jobs.get(job.id).state is State.QUEUED
+    assert poison.unfinished(services.objects, f"work/{job.id}") == {}
 
 
 class Innocent:

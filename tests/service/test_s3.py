@@ -169,3 +169,16 @@ def test_local_files_are_not_probed(tmp_path):
     objects = Objects.local(tmp_path)
     check_store(objects)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_upload_in_parts_goes_through_the_store(served):
+    api, services, store = served
+    data = conversations(30)
+    begun = api.post("/v1/uploads", headers={"Upload-Complete": "?0"}).headers["location"]
+    for start, end in ((0, 900), (900, len(data))):
+        fields = {"Content-Type": "application/partial-upload", "Upload-Offset": str(start)}
+        fields["Upload-Complete"] = "?1" if end == len(data) else "?0"
+        answer = api.patch(begun, content=data[start:end], headers=fields)
+    assert answer.json()["sha256"] == hashlib.sha256(data).hexdigest()
+    assert services.objects.list("arriving") == []
+    assert len([asked for asked in store.asked if asked.method == "PUT" and "/arriving/" in asked.path]) == 2

@@ -169,7 +169,7 @@ def test_the_kernels_own_error_is_told_by_name(tmp_path):
         with pytest.raises(InsufficientStorageError, match="no space left for a"):
             objects.write("a", data)
         with pytest.raises(InsufficientStorageError, match="no space left for b"):
-            objects.create("b", data)
+            objects.create("b", data, staging="s")
         with (
             pytest.raises(InsufficientStorageError, match="no space left for c"),
             objects.writing("c", staging="s") as to,
@@ -210,3 +210,18 @@ def test_a_full_database_is_507_until_there_is_room(services, api):
     assert api.get("/v1/jobs").status_code == 200
     limits.clear()
     assert api.post("/v1/jobs", json=spec_for(source["id"])).status_code == 202
+
+
+def test_a_database_whose_file_may_not_grow_is_507_and_is_read_on(services, api):
+    source = upload(api, conversations(3))
+    spec = spec_for(source["id"], metadata={f"k{n}": "x" * 500 for n in range(8)})
+    assert api.post("/v1/jobs", json=spec).status_code == 202
+    with small_files():
+        answers = [api.post("/v1/jobs", json=spec) for _ in range(40)]
+        listed = api.get("/v1/jobs").status_code
+    refused = [answer for answer in answers if answer.status_code != 202]
+    assert refused, "the file never was too large: nothing was tested"
+    for answer in refused:
+        assert_problem(answer, 507, "insufficient_storage")
+    assert listed == 200
+    assert api.post("/v1/jobs", json=spec).status_code == 202

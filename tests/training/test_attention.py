@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import (
-    AutoModelForCausalLM,
-    LlamaConfig,
-    MistralConfig,
-    Olmo2Config,
-    Phi3Config,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen3Config,
-)
+from transformers import LlamaConfig, MistralConfig, PreTrainedModel, Qwen2Config
 
+from tests.training.reference import BLOCK, CASES, SIZES, build, packed, plain_states, sequences
 from training.attention import (
     NAME,
     _segments,
@@ -30,111 +20,18 @@ from training.attention import (
     check_kernel,
     refuse_windows,
 )
-from training.batch import Batch, lay_out
+from training.batch import Batch
 from training.errors import AttentionError
 from training.model import hidden_states
-from training.stream import Row
-
-GAP = 150_000
-BLOCK = 12
-SIZES: dict[str, Any] = {
-    "vocab_size": 61,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 400_000,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 260_000.0},
-    "bos_token_id": None,
-    "eos_token_id": None,
-    "pad_token_id": None,
-}
-
-
-def jump(start: int, length: int = 2 * BLOCK) -> np.ndarray:
-    return start + np.arange(length) + (np.arange(length) >= length // 2) * GAP
-
-
-CASES = {
-    "A: one sequence with a jump": [jump(0)],
-    "B: two, both from 0": [jump(0), jump(0, 20)],
-    "C: the second starts at 37": [jump(0), jump(37, 20)],
-    "F: the second goes on counting": [np.arange(24), np.arange(24, 40)],
-}
-
-
-def packed(case: str) -> Batch:
-    rng = np.random.default_rng(5)
-    rows = [
-        Row(
-            name=case,
-            input_ids=rng.integers(0, 61, len(positions)).astype(np.int32),
-            labels=np.full(len(positions), -100, np.int32),
-            position_ids=positions.astype(np.int32),
-            seq_lengths=np.array([len(positions)], np.int32),
-        )
-        for positions in CASES[case]
-    ]
-    return lay_out(rows)
-
-
-def build(config: Any, attention: str) -> PreTrainedModel:
-    """A model whose weights are large enough for attention to matter."""
-    torch.manual_seed(1)
-    # A copy: transformers writes the attention's name into the config it is given, for every model that shares it.
-    model = AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation=attention).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim >= 2:
-                parameter.normal_(0, 0.3)
-    return model
 
 
 def llama(attention: str) -> PreTrainedModel:
     return build(LlamaConfig(**SIZES), attention)
 
 
-def sequences(batch: Batch) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    lengths = batch.cu_seq_lens.diff().tolist()
-    return list(zip(batch.input_ids[0].split(lengths), batch.position_ids[0].split(lengths), strict=True))
-
-
-def reference_llama(model: PreTrainedModel, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """A Llama in plain torch, for one sequence: nothing of transformers but the weights."""
-    weights = model.state_dict()
-    heads, key_heads, size = 4, 2, 16
-    inv_freq = 1.0 / 260_000.0 ** (torch.arange(0, size, 2, dtype=torch.float32) / size)
-    phase = positions.float()[:, None] * inv_freq
-    cos, sin = phase.cos().repeat(1, 2), phase.sin().repeat(1, 2)
-    future = torch.ones(len(ids), len(ids)).triu(1).bool()
-
-    def norm(x: torch.Tensor, name: str) -> torch.Tensor:
-        return x * (x.pow(2).mean(-1, keepdim=True) + 1e-6).rsqrt() * weights[name]
-
-    def rotate(x: torch.Tensor) -> torch.Tensor:
-        return x * cos + torch.cat([-x[..., size // 2 :], x[..., : size // 2]], -1) * sin
-
-    x = weights["model.embed_tokens.weight"][ids.long()]
-    for layer in range(3):
-        at = f"model.layers.{layer}."
-        h = norm(x, at + "input_layernorm.weight")
-        q, k, v = (
-            (h @ weights[f"{at}self_attn.{p}_proj.weight"].T).view(len(ids), n, size).transpose(0, 1)
-            for p, n in (("q", heads), ("k", key_heads), ("v", key_heads))
-        )
-        k, v = rotate(k).repeat_interleave(2, 0), v.repeat_interleave(2, 0)
-        scores = (rotate(q) @ k.transpose(1, 2) / size**0.5).masked_fill(future, -torch.inf)
-        x = x + (scores.softmax(-1) @ v).transpose(0, 1).flatten(1) @ weights[at + "self_attn.o_proj.weight"].T
-        h = norm(x, at + "post_attention_layernorm.weight")
-        gate, up = h @ weights[at + "mlp.gate_proj.weight"].T, h @ weights[at + "mlp.up_proj.weight"].T
-        x = x + (torch.nn.functional.silu(gate) * up) @ weights[at + "mlp.down_proj.weight"].T
-    return norm(x, "model.norm.weight")
-
-
 def error_against_reference(model: PreTrainedModel, batch: Batch, states: torch.Tensor) -> float:
     with torch.no_grad():
-        wanted = torch.cat([reference_llama(model, ids, positions) for ids, positions in sequences(batch)])
+        wanted = torch.cat([plain_states(model, ids, positions) for ids, positions in sequences(batch)])
     assert wanted.shape == states.shape == (batch.tokens, 64)
     return (wanted - states).abs().max().item()
 
@@ -157,34 +54,6 @@ def test_the_stock_calls_are_wrong(case: str, use_cache: bool):
     with torch.no_grad():
         states = stock(model, batch, use_cache=use_cache)(batch.input_ids)[0]
     assert error_against_reference(model, batch, states) > 0.1
-
-
-FAMILIES = {
-    "llama": LlamaConfig(**SIZES),
-    "qwen2": Qwen2Config(**SIZES),
-    "qwen3": Qwen3Config(**SIZES, head_dim=16),
-    "mistral": MistralConfig(**SIZES, sliding_window=None),
-    "olmo2": Olmo2Config(**SIZES),
-    "phi3": Phi3Config(**SIZES),
-}
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_families_equal_themselves_unpacked_with_an_explicit_mask(family: str):
-    """Eager attention with a 4D float mask, one sequence at a time, is right for every family and knows nothing of
-    ours."""
-    refuse_windows(FAMILIES[family])
-    ours, eager = build(FAMILIES[family], NAME), build(FAMILIES[family], "eager")
-    batch = packed("C: the second starts at 37")
-    with torch.no_grad():
-        states = hidden_states(ours, batch)[0]
-        alone: list[torch.Tensor] = []
-        for ids, positions in sequences(batch):
-            mask = torch.full((len(ids), len(ids)), torch.finfo(torch.float32).min).triu(1)
-            call = {"input_ids": ids[None], "position_ids": positions[None], "attention_mask": mask[None, None]}
-            alone.append(eager.base_model(**call, use_cache=False).last_hidden_state[0])
-    assert (torch.cat(alone) - states).abs().max() < 1e-3
-    check_attention(lambda ids: hidden_states(ours, batch, ids), batch)
 
 
 def stock(model: PreTrainedModel, batch: Batch, **options: Any) -> Callable[[torch.Tensor], torch.Tensor]:

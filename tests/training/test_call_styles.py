@@ -18,7 +18,8 @@ import transformers
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from transformers import PreTrainedModel, modeling_flash_attention_utils
 
-from tests.training.test_attention import CASES, emulated, error_against_reference, llama, packed
+from tests.training.reference import CASES, packed
+from tests.training.test_attention import emulated, error_against_reference, llama
 from training import ATTENTION, AttentionError, check_attention
 from training.batch import Batch
 

@@ -16,7 +16,7 @@ from packing.dataset.errors import DatasetError
 from tests.training.conftest import token_rows
 from training import ColumnsError, RowCollator
 from training.batch import lay_out
-from training.model import tiny
+from training.presets import tiny
 from training.stream import Row
 
 COLUMNS = ("input_ids", "labels", "position_ids", "seq_lengths")

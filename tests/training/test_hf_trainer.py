@@ -29,8 +29,8 @@ from transformers import (
 from trl import SFTConfig, SFTTrainer
 
 from tests.training import test_copy_across_the_jump as copying
-from tests.training.test_attention import SIZES, reference_llama
-from tests.training.test_attention import build as weighty
+from tests.training.reference import SIZES, plain_states
+from tests.training.reference import build as weighty
 from training import ATTENTION, RowCollator, check_attention
 
 VOCABULARY = 512
@@ -74,7 +74,7 @@ def reference_loss(model: PreTrainedModel, rows: Dataset, *, cut: bool) -> float
             steps = positions[sequence].diff()
             places = [0, *((steps != 1).nonzero()[:, 0] + 1).tolist(), len(sequence)] if cut else [0, len(sequence)]
             parts = sequence.split(np.diff(places).tolist())
-            states = torch.cat([reference_llama(model, ids[part], positions[part]) for part in parts])
+            states = torch.cat([plain_states(model, ids[part], positions[part]) for part in parts])
             wanted = labels[sequence][1:]
             total += cross_entropy(states[:-1] @ head.T, wanted, reduction="sum").item()
             targets += int((wanted != -100).sum())

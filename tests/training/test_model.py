@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, GraniteConfig, LlamaConfig, MistralConfig
+from transformers import AutoModelForCausalLM, CohereConfig, LlamaConfig, MistralConfig
 
 from packing.dataset.manifest import Manifest
 from training.attention import NAME
 from training.batch import Batch, lay_out
 from training.config import ModelConfig
 from training.errors import AttentionError, ModelError
-from training.model import hidden_states, load_model, preflight, tiny
+from training.model import hidden_states, load_model, preflight
+from training.presets import tiny
 from training.stream import Extent, Row
 
 EXTENT = Extent(position=10_000, token_id=63, row_tokens=100)
@@ -124,6 +125,12 @@ def test_a_windowed_model_is_refused(tmp_path: Path, tiny_manifest: Manifest):
         load_model(ModelConfig(path=str(tmp_path)), extent=EXTENT, manifest=tiny_manifest)
 
 
+def test_dropout_inside_attention_is_refused_before_the_weights_are_read(tmp_path: Path, tiny_manifest: Manifest):
+    LlamaConfig(**SMALL, attention_dropout=0.1).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"asks for attention_dropout 0\.1"):
+        load_model(ModelConfig(path=str(tmp_path)), extent=EXTENT, manifest=tiny_manifest)
+
+
 SMALL: dict[str, Any] = {
     "vocab_size": 64,
     "hidden_size": 32,
@@ -139,14 +146,16 @@ def test_preflight_refuses_a_model_that_scales_its_logits():
     plain = AutoModelForCausalLM.from_config(LlamaConfig(**SMALL), attn_implementation=NAME)
     preflight(plain.train(), batch())
     assert plain.training
-    scaled = AutoModelForCausalLM.from_config(GraniteConfig(**SMALL, logits_scaling=8.0), attn_implementation=NAME)
-    with pytest.raises(ModelError, match="GraniteForCausalLM does more to its logits"):
+    scaled = AutoModelForCausalLM.from_config(
+        CohereConfig(**SMALL, pad_token_id=None, logit_scale=0.5), attn_implementation=NAME
+    )
+    with pytest.raises(ModelError, match="CohereForCausalLM does more to its logits"):
         preflight(scaled, batch())
 
 
 def test_preflight_refuses_a_model_with_stock_attention():
     model = AutoModelForCausalLM.from_config(LlamaConfig(**SMALL), attn_implementation="sdpa")
-    with pytest.raises(AttentionError, match="attention is cut"):
+    with pytest.raises(AttentionError, match="ours was asked in 0 of 2 layers"):
         preflight(model, batch())
 
 

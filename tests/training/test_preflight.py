@@ -11,7 +11,7 @@ import torch
 from transformers import LlamaConfig, MistralConfig, PreTrainedModel
 
 from tests.training.conftest import token_rows
-from tests.training.test_attention import SIZES, build
+from tests.training.reference import SIZES, build
 from training import ATTENTION, AttentionError, ColumnsError, RowCollator, check_attention
 from training.influence import PADDING, REPEATS, check_influence, numbers_from_lengths, sequence_numbers
 

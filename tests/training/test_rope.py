@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 from packing.dataset.errors import SpecError
 from training.config import ModelConfig
 from training.errors import RopeError
-from training.model import load_model, tiny
+from training.model import load_model
+from training.presets import tiny
 from training.rope import check_rope, check_saved_rope, ntk_base, read_base, set_rope
 from training.stream import Extent
 

@@ -20,8 +20,9 @@ from tests.training.conftest import token_rows, write_dataset
 from training import loop
 from training.config import OptimizerConfig, parse_config
 from training.errors import AttentionError, CheckpointError, TrainingError
-from training.loop import learning_rate, train
-from training.model import tiny
+from training.loop import train
+from training.optimizer import learning_rate
+from training.presets import tiny
 from training.stream import Extent
 
 Build = Callable[..., dict[str, Any]]
@@ -70,7 +71,7 @@ def test_a_run_leaves_metrics_and_whole_checkpoints(config_of: Build, tmp_path: 
     assert [m["step"] for m in metrics] == list(range(1, 9))
     assert on_disk(folder) == [{name: value for name, value in m.items() if name != TIMED} for m in metrics]
     assert set(metrics[0]) == {
-        *("step", "loss", "tokens", "targets", "lr", "grad_norm", "epoch", "rows", "dropped"),
+        *("step", "loss", "tokens", "targets", "lr", "grad_norm", "epoch", "rows", "dropped", "flops", "losses"),
         TIMED,
     }
     assert all(0 < m["targets"] < m["tokens"] <= 160 for m in metrics)
@@ -276,7 +277,7 @@ def test_a_checkpoint_of_a_models_directory_is_a_model_to_run(config_of: Build, 
     model = tmp_path / "model"
     AutoModelForCausalLM.from_config(tiny(64)).save_pretrained(model)
     (model / "tokenizer.json").write_text("{}")
-    value = config_of(model={"preset": None, "path": str(model)})
+    value = config_of(model={"preset": None, "path": str(model)}, data={"tokenizer": "any"})
     with pytest.raises(StoppedError):
         run(value, stop_at=4)
     run(value)

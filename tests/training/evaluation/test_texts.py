@@ -107,7 +107,24 @@ def test_a_run_measures_its_texts(config_of: Build, model_folder: Path, tmp_path
     assert [found["step"] for found in measured] == [0, 4, 8]
     assert len({found["loss"] for found in measured}) == 3
     assert sum("texts: loss" in line for line in lines) == 3
+    assert [found["longer_windows"] for found in measured] == [[]] * 3
     # Other texts of the same name make another evaluation, although the run has nothing left to train.
     (folder / "a.txt").write_text("Something else. " * 30)
     train(parse_config(value), say=lines.append, record=lambda m: None)
     assert sum("texts: loss" in line for line in lines) == 4
+
+
+def test_texts_are_measured_by_longer_windows_too(config_of: Build, model_folder: Path, tmp_path: Path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "a.txt").write_text("It was long, and went on. " * 12)
+    asked = {"texts": str(folder), "window": 32, "stride": 8, "longer_windows": [64, 128]}
+    model = {"preset": None, "path": str(model_folder)}
+    train(parse_config(config_of(model=model, evaluate=asked, steps=3)), say=lambda _: None, record=lambda m: None)
+    found = json.loads((tmp_path / "run" / "evaluations" / "step-00000000" / "texts.json").read_bytes())
+    for part, (window, stride) in zip((found, *found["longer_windows"]), ((32, 8), (64, 32), (128, 64)), strict=True):
+        assert (part["window"], part["stride"]) == (window, stride)
+        prompts = Prompts(model_folder, chat="auto")
+        wanted = text_loss(llama(), Texts(folder), prompts, window=window, stride=stride, most_tokens=10**6)
+        assert part["loss"] == pytest.approx(wanted["loss"], rel=1e-5)
+    assert len({found["loss"], *(part["loss"] for part in found["longer_windows"])}) == 3
