@@ -19,7 +19,7 @@ def keep_freed_memory() -> bool:
     """Let this process keep what it frees, where its C library can be told so (glibc); whether it could.
 
     Left alone, glibc and Arrow's own allocator hand megabytes back after every batch, and the kernel clears every page of them again when
-    they are asked for: a fifth of the processor time of a `cip` build. Arrow takes its memory from the C library from then on.
+    they are asked for: an eighth of the processor time of a `cip` build. Arrow takes its memory from the C library from then on.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
