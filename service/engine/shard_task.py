@@ -19,6 +19,7 @@ from packing.plan import Kind, Shard, Tally
 from packing.spec import CommonSpec
 from service.engine import poison
 from service.engine.inputs import StoreInputs, kept_path
+from service.engine.memory import keep_freed_memory
 from service.engine.tokenizers import TokenizerRecord, gave_up
 from service.faults import crash_point
 from service.kinds import KINDS, spec_of
@@ -100,6 +101,7 @@ def build_payload(url: str, work: str, shard: Shard) -> bytes:
 def run_task(payload: bytes) -> bytes:
     """Do one task; JSON in, JSON out. A LongweaveError comes back as data; anything else is raised, for it is nobody's input."""
     task = json.loads(payload)
+    keep_freed_memory()
     try:
         objects = Objects.open(task["store"])
         job = _open_job(task["store"], task["work"], objects.read(f"{task['work']}/header.json"))
