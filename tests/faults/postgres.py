@@ -49,13 +49,14 @@ class Found:
     odd: int = 0  # answers that were neither right nor a problem of 503
     away: int = 0  # answers of 503
     followed: int = 0  # jobs whose event streams told everything once, to the end
+    given_up: int = 0  # streams that were refused or broken more often than the client asks again
     noticed: Counter[str] = field(default_factory=Counter[str])  # what the runner met, by the first words of its log
 
     def told(self) -> str:
         """Whatever was counted besides."""
         rest = (
             f"{self.doubled} doubled, {self.charged} attempts more, {self.away} answers of 503, {self.odd} odd ones, "
-            f"{self.followed} streams followed"
+            f"{self.followed} streams followed, {self.given_up} given up"
         )
         return f"{dict(self.delivered)}; {rest}; the runner met {dict(self.noticed)}"
 
@@ -221,7 +222,11 @@ class Caller:
             while not self._ending.wait(PAUSE_SECONDS):
                 if not self.asked:
                     continue
-                told = list(client.events(self.asked[-1]["id"]))
+                try:
+                    told = list(client.events(self.asked[-1]["id"]))
+                except (RefusedError, UnreachableError):
+                    self._found.given_up += 1  # one restart after the other: the next job may have more luck
+                    continue
                 numbers = [event["id"] for event in told]
                 states = [event["data"]["state"] for event in told if event["type"] == "state"]
                 whole = numbers == sorted(set(numbers)) and states[0] == "queued" and states[-1] == "succeeded"
