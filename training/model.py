@@ -25,6 +25,7 @@ from training.attention import (
 from training.batch import Batch
 from training.config import ModelConfig
 from training.errors import ModelError
+from training.lora import adapted, add_adapter, read_adapter
 from training.memory import prepare
 from training.positions import check_positions, set_positions
 from training.presets import PRESETS
@@ -52,7 +53,8 @@ def load_model(
     Raises ModelError (AttentionError, RopeError) for a model that cannot be loaded or reproduced, SpecError for a
     lowered base.
     """
-    folder = checkpoint or (Path(config.path) if config.path is not None else None)
+    own = Path(config.path) if config.path is not None else None
+    folder = own if config.lora else checkpoint or own  # an adapter goes on from the model it is beside
     settings = _settings(config, manifest, folder)
     _refuse(settings)
     check_size(settings.vocab_size, extent)
@@ -60,6 +62,10 @@ def load_model(
         say(stretched)
     model = _build(settings) if folder is None else _read_weights(folder, settings)
     check_positions(model)
+    if config.lora is not None:
+        add_adapter(model, config.lora)
+        if checkpoint is not None:
+            read_adapter(model, checkpoint)
     prepare(model, config)
     return model
 
@@ -243,4 +249,6 @@ def describe(model: PreTrainedModel) -> str:
     """One line on a model: type, parameters, positions."""
     config: Any = model.config
     parameters = sum(p.numel() for p in model.parameters())
-    return f"{config.model_type}, {parameters / 1e6:.1f} M parameters, {check_positions(model)}"
+    learnt = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    adapter = f" ({learnt / 1e6:.2f} M of them, the adapter's, are learnt)" if adapted(model) else ""
+    return f"{config.model_type}, {parameters / 1e6:.1f} M parameters{adapter}, {check_positions(model)}"

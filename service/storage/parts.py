@@ -16,8 +16,6 @@ from service.storage.objects import Entry, Objects
 PART_BYTES = 8 * 1024 * 1024
 """A part holds at most this, and so does memory of each upload that is under way."""
 ROOM = "arriving"
-UNDER_WAY = "partial"
-"""Below it a part lies on a local store until it is whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +30,11 @@ class Parts:
         """Below what the parts lie."""
         return f"{ROOM}/{self.upload_id}"
 
+    @property
+    def _staging(self) -> str:
+        """Beside them, for what lies below the prefix is a part."""
+        return f"{self.prefix}.partial"
+
     def extent(self) -> tuple[int, int]:
         """How many bytes have come, and in how many parts."""
         parts = self._sorted()
@@ -39,7 +42,7 @@ class Parts:
 
     def add(self, start: int, data: bytes) -> bool:
         """Keep a part that begins at byte `start`, where the others end; False where one begins there already."""
-        return self.objects.create(f"{self.prefix}/{start:015d}", data, staging=f"{self.prefix}/{UNDER_WAY}")
+        return self.objects.create(f"{self.prefix}/{start:015d}", data, staging=self._staging)
 
     def join(self, local: Path) -> str:
         """Write all parts into a new local file; returns its sha256. Raises SourceError where a part is missing."""
@@ -62,7 +65,7 @@ class Parts:
     def remove(self) -> None:
         """Remove them all."""
         self.objects.delete_prefix(self.prefix)
+        self.objects.delete_prefix(self._staging)
 
     def _sorted(self) -> list[Entry]:
-        whole = [part for part in self.objects.entries(self.prefix) if f"/{UNDER_WAY}/" not in part.path]
-        return sorted(whole, key=lambda part: part.path)
+        return sorted(self.objects.entries(self.prefix), key=lambda part: part.path)

@@ -9,6 +9,7 @@ from training.config.rules import (
     checked,
     directory,
     flag,
+    layer_names,
     list_of,
     number,
     one_of,
@@ -23,6 +24,16 @@ from training.config.rules import (
 LARGEST_SEED = 2**64 - 1
 PRESETS = ("tiny", "tiny-learned", "tiny-alibi", "tiny-nope")
 """Names of training.presets, which needs transformers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraConfig:
+    """An adapter in the place of the model's own weights: matrices of `rank` beside the layers whose names end in one of
+    `targets` (`all-linear`: every linear layer but the output's), added times `alpha` / `rank`."""
+
+    rank: int = checked(whole(1), 16)
+    alpha: int = checked(whole(1), 32)
+    targets: str | tuple[str, ...] = checked(layer_names, "all-linear")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +52,7 @@ class ModelConfig:
     attention: str = checked(
         only("auto", "must be auto: the worker has one attention, the one that follows the rows' boundaries"), "auto"
     )
-    lora: None = checked(only(None, "LoRA is not served by this version: leave lora out, or null"), None)
+    lora: LoraConfig | None = field(default=None, metadata={"section": LoraConfig})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,11 +92,13 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointConfig:
-    """Where checkpoints and metrics.jsonl go, every how many steps, and how many checkpoints stay."""
+    """Where checkpoints and metrics.jsonl go, every how many steps, and how many checkpoints stay. `background`: they
+    are copied to the CPU's memory and written while training goes on."""
 
     dir: str = checked(text)
     every: int = checked(whole(1), 50)
     keep: int = checked(whole(1), 3)
+    background: bool = checked(flag, default=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
