@@ -330,5 +330,5 @@ def _look(house: House, jobs: dict[str, str], found: Found) -> None:
             found.figures.wrong += house.digests(job) != house.right
     good = 1 + sum(name not in ends for name in jobs.values())  # the first job is the house's own
     known, made, told = house.counts()
-    found.doubled = abs(known - 1 - len(jobs)) + abs(made - good) + abs(told - good)
+    found.doubled = max(0, known - 1 - len(jobs)) + max(0, made - good) + max(0, told - good)
     assert not house.broken, house.broken
