@@ -76,6 +76,7 @@ class Stack:
         self._logs = folder / "logs"
         self._logs.mkdir(parents=True)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._log_of: dict[str, Path] = {}
         self.url = ""
         self.mind()
 
@@ -90,6 +91,7 @@ class Stack:
         environ = os.environ | {
             "LONGWEAVE_LEASE_SECONDS": str(LEASE_SECONDS),
             "LONGWEAVE_RETRY_SECONDS": "1",
+            "LONGWEAVE_MAX_ATTEMPTS": "50",  # nobody's job is at fault here, however often its runner is killed
             "LONGWEAVE_FREE_BYTES": "0",
             "LONGWEAVE_WORKERS": str(self.workers),
         }
@@ -98,6 +100,7 @@ class Stack:
         command += ["--port", "0"] if name == "api" else []
         with log.open("wb") as sink:
             self._processes[name] = subprocess.Popen(command, env=environ, stdout=sink, stderr=subprocess.STDOUT)
+        self._log_of[name] = log
         if name == "api":
             self.url = self._address(log)
 
@@ -110,6 +113,10 @@ class Stack:
             time.sleep(0.1)
         message = f"the API said no address within a minute: {log.read_text()[-500:]}"
         raise AssertionError(message)
+
+    def ready(self) -> bool:
+        """Whether the runner has come to look for jobs: one killed before would be killed at the start again and again."""
+        return self._processes["runner"].poll() is None and b" ready id=" in self._log_of["runner"].read_bytes()
 
     def kill(self, victim: str) -> bool:
         """SIGKILL a process; whether there was one."""
@@ -265,6 +272,8 @@ def run(stack: Stack, minutes: float, seed: int) -> SoakFigures:
     while (now := time.monotonic()) < end:
         stack.mind()
         soak.step()
+        if not stack.ready():
+            kill_at = max(kill_at, now + PAUSE_SECONDS[0])
         if now >= kill_at:
             inside = ["ray worker"] if stack.workers else []
             victims = ["api", "runner", *inside] if now < half else inside
