@@ -48,8 +48,9 @@ WAITING = 2
 
 @dataclass
 class Sample:
-    """What the processes hold at a moment of the second half."""
+    """What the processes hold at a moment of the second half, and which they are."""
 
+    pids: tuple[int, ...]
     rss: dict[str, int]
     fds: dict[str, int]
 
@@ -137,13 +138,17 @@ class Stack:
         """A process of ours."""
         return psutil.Process(self._processes[name].pid)
 
-    def sample(self) -> Sample:
-        """What both hold now."""
-        both = {name: self.process(name) for name in self._processes}
-        return Sample(
-            rss={name: process.memory_info().rss for name, process in both.items()},
-            fds={name: process.num_fds() for name, process in both.items()},
-        )
+    def sample(self) -> Sample | None:
+        """What both hold now; None where one has just gone."""
+        try:
+            both = {name: self.process(name) for name in self._processes}
+            return Sample(
+                pids=tuple(process.pid for process in both.values()),
+                rss={name: process.memory_info().rss for name, process in both.items()},
+                fds={name: process.num_fds() for name, process in both.items()},
+            )
+        except psutil.Error:
+            return None
 
     def stop(self) -> None:
         """End both in good order."""
@@ -282,7 +287,8 @@ def run(stack: Stack, minutes: float, seed: int) -> SoakFigures:
                 soak.figures.kills[victim] += stack.kill(victim)
             kill_at = time.monotonic() + draws.uniform(*PAUSE_SECONDS)
         if now >= sample_at:
-            soak.figures.samples.append(stack.sample())
+            sample = stack.sample()
+            soak.figures.samples += [sample] if sample is not None else []
             sample_at = now + 5
         time.sleep(0.1)
     print(f"  {minutes} minutes are over: {soak.figures.succeeded.total()} jobs", flush=True)
@@ -291,8 +297,9 @@ def run(stack: Stack, minutes: float, seed: int) -> SoakFigures:
 
 
 def growth(samples: list[Sample]) -> list[str]:
-    """What has grown between the first and the last third of the samples, by their medians."""
+    """What has grown between the first and the last third of the samples of the last processes, by their medians."""
     found: list[str] = []
+    samples = [sample for sample in samples if sample.pids == samples[-1].pids]
     third = len(samples) // 3
     for name in samples[0].rss if third else ():
         for what in ("rss", "fds"):
@@ -350,6 +357,8 @@ def main() -> int:
     print(f"lost {figures.lost}, wrong {figures.wrong}, grown {figures.grown}", flush=True)
     victims = ("api", "runner", "ray worker") if options.workers else ("api", "runner")
     quiet = [victim for victim in victims if not figures.kills[victim]]
+    if len(figures.samples) < 3:
+        print("too few samples to see growth: too short a soak", flush=True)
     if quiet:
         print(f"never killed: {quiet}: too short a soak", flush=True)
     sound = not (figures.lost or figures.wrong or figures.grown or quiet) and len(figures.samples) >= 3
