@@ -55,7 +55,7 @@ bench: $(INSTALLED)
 	-@$(MAKE) --no-print-directory loaders
 	$(BIN)/python -m tests.bench $(ROWS)
 
-# Requests drawn from the API's own OpenAPI document until there were 10,000; the tests hold a short form.
+# Requests drawn from the API's own OpenAPI document until there were 10,000: edges, sequences, then draws; the tests hold a short form.
 fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.service.fuzz
 

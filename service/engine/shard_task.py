@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -28,7 +29,7 @@ from service.storage.source_record import SourceRecord
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """A finished shard: what stands where, and what was counted while it was built."""
+    """A finished shard: what stands where, what was counted while it was built, and how many seconds that took."""
 
     index: int
     path: str
@@ -39,6 +40,7 @@ class Receipt:
     sha256: str
     content_sha256: str
     tally: Mapping[str, Any]
+    seconds: float = 0.0
 
     def to_bytes(self) -> bytes:
         """The receipt as canonical JSON, sealed."""
@@ -171,7 +173,7 @@ def _survey(job: Job, objects: Objects, work: str, number: int) -> None:
 
 
 def _build(job: Job, objects: Objects, work: str, shard: Shard) -> Receipt:
-    tally = Tally()
+    begun, tally = time.monotonic(), Tally()
     what = poison.what_shard(job.spec.kind, shard)
     poison.begin(objects, work, receipt_path(work, shard.index), what=what, param=shard.path)
     crash_point("task_begun")
@@ -184,4 +186,12 @@ def _build(job: Job, objects: Objects, work: str, shard: Shard) -> Receipt:
     path = f"{job.target}/{shard.path}" if job.target else shard.path
     with objects.writing(path, staging=f"{work}/partial") as stream:
         written = write_shard(checked(), job.kind.schema(job.spec), stream)
-    return Receipt(index=shard.index, path=shard.path, split=shard.split, tally=tally.to_json(), **asdict(written))
+    taken = round(time.monotonic() - begun, 3)
+    return Receipt(
+        index=shard.index,
+        path=shard.path,
+        split=shard.split,
+        tally=tally.to_json(),
+        seconds=taken,
+        **asdict(written),
+    )

@@ -27,7 +27,9 @@ from service.problems import UnavailableError
 from service.storage.space import space_needed
 
 if TYPE_CHECKING:
-    from obstore.store import RetryConfig  # stands in its stubs alone
+    # these stand in its stubs alone
+    from obstore import Attributes
+    from obstore.store import RetryConfig
 
 CHUNK = 4 * 1024 * 1024
 CREATES = 5
@@ -37,6 +39,9 @@ TEMPORARY = "longweave-"
 """How the names of files begin that are not yet what they will be."""
 RETRIES: RetryConfig = {"max_retries": 5, "retry_timeout": timedelta(seconds=20)}
 """A remote store that stays away for longer is an error: the job is tried again, not the request for minutes."""
+
+ATTACHED: Attributes = {"Content-Disposition": "attachment"}
+"""A remote store may be asked for an object by a browser (`Objects.presigned`), which must not show it as a page."""
 
 __all__ = ["Entry", "Objects", "StorageError", "StoreAwayError"]
 
@@ -87,6 +92,16 @@ class Objects:
         parts = urlsplit(self.url)
         return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
+    @property
+    def _attributes(self) -> Attributes | None:
+        return ATTACHED if self.folder is None else None
+
+    def presigned(self, path: str, *, seconds: int) -> str | None:
+        """An address at which anybody may read the object for so long; None where the store has none, as a local one."""
+        if self.folder is not None:
+            return None
+        return obstore.sign(self._store, "GET", path, timedelta(seconds=seconds))
+
     def read(self, path: str) -> bytes:
         """The whole object; raises FileNotFoundError."""
         return bytes(obstore.get(self._store, path).bytes())
@@ -134,7 +149,7 @@ class Objects:
         """
         with space_needed(path):
             crash_point("object_write")
-            obstore.put(self._store, path, data)
+            obstore.put(self._store, path, data, attributes=self._attributes)
             if durable:
                 self._settle(path)
 
@@ -142,7 +157,7 @@ class Objects:
         """Write an object from a local file, whole or not at all. Raises InsufficientStorageError."""
         with space_needed(path):
             crash_point("object_write")
-            obstore.put(self._store, path, local)
+            obstore.put(self._store, path, local, attributes=self._attributes)
             self._settle(path)
 
     @contextmanager
@@ -172,7 +187,7 @@ class Objects:
     def _put_in_place(self, partial: Path, path: str) -> None:
         folder = self.folder
         if folder is None:
-            obstore.put(self._store, path, partial)
+            obstore.put(self._store, path, partial, attributes=self._attributes)
             return
         place = folder / path
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -207,7 +222,7 @@ class Objects:
     def _put_if_absent(self, path: str, data: bytes, staging: str) -> None:
         folder = self.folder
         if folder is None:
-            obstore.put(self._store, path, data, mode="create")
+            obstore.put(self._store, path, data, mode="create", attributes=self._attributes)
             return
         (folder / staging).mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=folder / staging, prefix=TEMPORARY)

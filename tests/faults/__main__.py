@@ -14,13 +14,14 @@ import numpy as np
 
 from service import faults
 from service.kinds import KINDS
-from tests.faults import campaigns, processes
+from tests.faults import campaigns, postgres, processes, wire
 from tests.faults.campaigns import Figures, World
 from tests.faults.damage import all_kinds
 from tests.faults.disk import FullDisk, NoDiskError, full_disks, small_disk
 from tests.faults.order import OrderFigures, Replay, replays
 from tests.faults.store import StoreWorld, bad_answers, drawn, pairs, proxied
 from tests.faults.store_proxy import OPERATIONS
+from tests.service import databases
 from tests.service.object_store import serving
 
 
@@ -76,6 +77,36 @@ def deaths(world: World, rounds: int) -> bool:
     sound = told("SIGKILL of what runs", found.figures, least=10 * rounds)
     print(f"  {found.told()}", flush=True)
     return sound and found.sound()
+
+
+def restarts(world: World, rounds: int) -> bool:
+    """A PostgreSQL server restarted under load, five times as often as a runner is killed at a crash point."""
+    if not databases.can_serve():
+        print("restarts of PostgreSQL: none here (initdb and postgres)", flush=True)
+        return False
+    with databases.serving() as server:
+        url = server.new_database()
+        house = postgres.House(world.folder.parent / "restarts", url=url, direct=url)
+        try:
+            found = postgres.restarts(house, server, 5 * rounds, np.random.default_rng(0))
+        finally:
+            house.close()
+    sound = told("restarts of PostgreSQL", found.figures, least=5 * rounds)
+    print(f"  {found.told()}", flush=True)
+    return sound and found.sound() and found.away > 0
+
+
+def answers(world: World, rounds: int) -> bool:
+    """Answers lost after a COMMIT, as many at each kind of transaction as kills at a crash point, and twice as many of the API's."""
+    wanted = {**dict.fromkeys(wire.KINDS, rounds), "request": 2 * rounds}
+    if not databases.can_serve():
+        print("lost answers: no PostgreSQL here (initdb and postgres)", flush=True)
+        return False
+    with databases.serving() as server:
+        found = wire.lost_answers(world.folder.parent / "answers", server, wanted, share=0.5, seed=0)
+    sound = told("answers lost", found.figures, least=sum(wanted.values()))
+    print(f"  {found.told()}", flush=True)
+    return sound and found.sound() and not found.charged
 
 
 def store(world: World, rounds: int) -> bool:
@@ -142,7 +173,7 @@ def work(world: World, rounds: int) -> bool:
 
 CAMPAIGNS: dict[str, Callable[[World, int], bool]] = {
     campaign.__name__: campaign
-    for campaign in (at_points, at_random, asleep, lease, damage, store, full, order, work, deaths)
+    for campaign in (at_points, at_random, asleep, lease, damage, store, full, order, work, deaths, restarts, answers)
 }
 
 

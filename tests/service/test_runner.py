@@ -29,6 +29,7 @@ class Counted:
     rows: int = 10
     tokens: int = 100
     bytes: int = 1000
+    seconds: float = 2.0
 
 
 @pytest.fixture
@@ -367,6 +368,8 @@ def test_progress_is_counted_from_receipts(services, job):
     assert progress.eta_seconds == 0
     written = [entry for entry in services.jobs.events(job.id) if entry.type == "progress"]
     assert len(written) == 2  # the plan and the last shard: those between came too fast to be told
+    times = services.leases.shard_times()["skipalign"]
+    assert (sum(times.shards), times.seconds, times.tokens) == (2, 4.0, 200)  # what was found took no time of ours
 
 
 def test_progress_that_cannot_be_written_does_not_stop_a_build(services, job, monkeypatch):
@@ -382,6 +385,9 @@ def test_progress_that_cannot_be_written_does_not_stop_a_build(services, job, mo
     monkeypatch.setattr(services.leases, "progress", real)
     watch.built(Counted(), found=False)
     assert services.jobs.get(job.id).progress.rows == 20
+    assert (
+        sum(services.leases.shard_times()["skipalign"].shards) == 2
+    )  # the one that was not told is told with the next
 
 
 def test_a_hold_renews_notices_cancels_and_notices_loss(services, job):
