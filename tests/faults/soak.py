@@ -127,7 +127,8 @@ class Stack:
             return True
         for child in self.process("runner").children(recursive=True):
             try:
-                if "ray::" in child.name() or any("ray::" in part for part in child.cmdline()[:1]):
+                # an agent of Ray's is named so too, and all of Ray goes with it
+                if "".join(child.cmdline()[:1]).startswith(("ray::IDLE", "ray::run_task")):
                     child.kill()
                     return True
             except psutil.Error:
@@ -286,7 +287,7 @@ def run(stack: Stack, minutes: float, seed: int) -> SoakFigures:
                 victim = str(draws.choice(victims))
                 soak.figures.kills[victim] += stack.kill(victim)
             kill_at = time.monotonic() + draws.uniform(*PAUSE_SECONDS)
-        if now >= sample_at:
+        if now >= sample_at and stack.ready():
             sample = stack.sample()
             soak.figures.samples += [sample] if sample is not None else []
             sample_at = now + 5
