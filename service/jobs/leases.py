@@ -28,6 +28,8 @@ from service.storage.collect import Known
 
 RUNNER_LOST = "runner_lost"
 
+DAY = 24 * 3600.0
+
 
 class LeaseLostError(LongweaveError):
     """The lease has run out or the job has been taken from us: stop at once and touch nothing."""
@@ -226,10 +228,11 @@ class LeaseStore:
             return self._move(connection, lease, Event.STOP, {})
 
     def seen(self, runner_id: str) -> None:
-        """Note that a runner is alive."""
+        """Note that a runner is alive; one that is new removes those that have been silent for a day."""
         with self._engine.begin() as connection:
             here = update(runners).where(runners.c.id == runner_id).values(seen_at=now())
             if connection.execute(here).rowcount == 0:
+                connection.execute(delete(runners).where(runners.c.seen_at < now() - DAY))
                 connection.execute(insert(runners).values(id=runner_id, seen_at=now()))
 
     def gone(self, runner_id: str) -> None:

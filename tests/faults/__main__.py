@@ -164,7 +164,11 @@ def work(world: World, rounds: int) -> bool:
     """Damage to unfinished jobs of every kind: notes, shards, sources."""
     made = [Replay(world.folder.parent / "damage", kind) for kind in KINDS if kind != "synl"]
     found = all_kinds(made, 100 * rounds, seed=0)
-    print(f"damage to unfinished jobs: {found.done.total()}: {asdict(found)}", flush=True)
+    print(
+        f"damage to unfinished jobs: {dict(found.done)}, made again {dict(found.again)}, told {dict(found.told)}, "
+        f"wrong {found.wrong}",
+        flush=True,
+    )
     return found.again + found.told == found.done and not found.wrong and found.told.total() > 0
 
 

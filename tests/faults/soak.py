@@ -48,8 +48,9 @@ WAITING = 2
 
 @dataclass
 class Sample:
-    """What the processes hold at a moment of the second half."""
+    """What the processes hold at a moment of the second half, and which they are."""
 
+    pids: tuple[int, ...]
     rss: dict[str, int]
     fds: dict[str, int]
 
@@ -76,6 +77,7 @@ class Stack:
         self._logs = folder / "logs"
         self._logs.mkdir(parents=True)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._log_of: dict[str, Path] = {}
         self.url = ""
         self.mind()
 
@@ -90,6 +92,7 @@ class Stack:
         environ = os.environ | {
             "LONGWEAVE_LEASE_SECONDS": str(LEASE_SECONDS),
             "LONGWEAVE_RETRY_SECONDS": "1",
+            "LONGWEAVE_MAX_ATTEMPTS": "50",  # nobody's job is at fault here, however often its runner is killed
             "LONGWEAVE_FREE_BYTES": "0",
             "LONGWEAVE_WORKERS": str(self.workers),
         }
@@ -98,6 +101,7 @@ class Stack:
         command += ["--port", "0"] if name == "api" else []
         with log.open("wb") as sink:
             self._processes[name] = subprocess.Popen(command, env=environ, stdout=sink, stderr=subprocess.STDOUT)
+        self._log_of[name] = log
         if name == "api":
             self.url = self._address(log)
 
@@ -111,6 +115,10 @@ class Stack:
         message = f"the API said no address within a minute: {log.read_text()[-500:]}"
         raise AssertionError(message)
 
+    def ready(self) -> bool:
+        """Whether the runner has come to look for jobs: one killed before would be killed at the start again and again."""
+        return self._processes["runner"].poll() is None and b" ready id=" in self._log_of["runner"].read_bytes()
+
     def kill(self, victim: str) -> bool:
         """SIGKILL a process; whether there was one."""
         if victim != "ray worker":
@@ -119,7 +127,8 @@ class Stack:
             return True
         for child in self.process("runner").children(recursive=True):
             try:
-                if "ray::" in child.name() or any("ray::" in part for part in child.cmdline()[:1]):
+                # an agent of Ray's is named so too, and all of Ray goes with it
+                if "".join(child.cmdline()[:1]).startswith(("ray::IDLE", "ray::run_task")):
                     child.kill()
                     return True
             except psutil.Error:
@@ -130,13 +139,17 @@ class Stack:
         """A process of ours."""
         return psutil.Process(self._processes[name].pid)
 
-    def sample(self) -> Sample:
-        """What both hold now."""
-        both = {name: self.process(name) for name in self._processes}
-        return Sample(
-            rss={name: process.memory_info().rss for name, process in both.items()},
-            fds={name: process.num_fds() for name, process in both.items()},
-        )
+    def sample(self) -> Sample | None:
+        """What both hold now; None where one has just gone."""
+        try:
+            both = {name: self.process(name) for name in self._processes}
+            return Sample(
+                pids=tuple(process.pid for process in both.values()),
+                rss={name: process.memory_info().rss for name, process in both.items()},
+                fds={name: process.num_fds() for name, process in both.items()},
+            )
+        except psutil.Error:
+            return None
 
     def stop(self) -> None:
         """End both in good order."""
@@ -265,6 +278,8 @@ def run(stack: Stack, minutes: float, seed: int) -> SoakFigures:
     while (now := time.monotonic()) < end:
         stack.mind()
         soak.step()
+        if not stack.ready():
+            kill_at = max(kill_at, now + PAUSE_SECONDS[0])
         if now >= kill_at:
             inside = ["ray worker"] if stack.workers else []
             victims = ["api", "runner", *inside] if now < half else inside
@@ -272,8 +287,9 @@ def run(stack: Stack, minutes: float, seed: int) -> SoakFigures:
                 victim = str(draws.choice(victims))
                 soak.figures.kills[victim] += stack.kill(victim)
             kill_at = time.monotonic() + draws.uniform(*PAUSE_SECONDS)
-        if now >= sample_at:
-            soak.figures.samples.append(stack.sample())
+        if now >= sample_at and stack.ready():
+            sample = stack.sample()
+            soak.figures.samples += [sample] if sample is not None else []
             sample_at = now + 5
         time.sleep(0.1)
     print(f"  {minutes} minutes are over: {soak.figures.succeeded.total()} jobs", flush=True)
@@ -282,8 +298,9 @@ def run(stack: Stack, minutes: float, seed: int) -> SoakFigures:
 
 
 def growth(samples: list[Sample]) -> list[str]:
-    """What has grown between the first and the last third of the samples, by their medians."""
+    """What has grown between the first and the last third of the samples of the last processes, by their medians."""
     found: list[str] = []
+    samples = [sample for sample in samples if sample.pids == samples[-1].pids]
     third = len(samples) // 3
     for name in samples[0].rss if third else ():
         for what in ("rss", "fds"):
@@ -341,6 +358,8 @@ def main() -> int:
     print(f"lost {figures.lost}, wrong {figures.wrong}, grown {figures.grown}", flush=True)
     victims = ("api", "runner", "ray worker") if options.workers else ("api", "runner")
     quiet = [victim for victim in victims if not figures.kills[victim]]
+    if len(figures.samples) < 3:
+        print("too few samples to see growth: too short a soak", flush=True)
     if quiet:
         print(f"never killed: {quiet}: too short a soak", flush=True)
     sound = not (figures.lost or figures.wrong or figures.grown or quiet) and len(figures.samples) >= 3

@@ -7,10 +7,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import select, text, update
 
 from service.jobs.catalog import Catalog, DatasetEntry
-from service.jobs.database import jobs, now, open_database
+from service.jobs.database import jobs, now, open_database, reading, runners
 from service.jobs.job import Event, Lease, Progress, State, sources
 from service.jobs.leases import LeaseLostError, LeaseStore
 from service.jobs.shard_times import BOUNDS, Built
@@ -434,3 +434,15 @@ def test_a_database_that_cannot_be_opened_is_one_error_without_its_password(tmp_
         with pytest.raises(UnavailableError) as caught:
             open_database(url)
         assert "secret" not in caught.value.message
+
+
+def test_killed_runners_leave_no_rows_for_ever(leases, engine):
+    for name in ("killed", "silent", "works"):
+        leases.seen(name)
+    with engine.begin() as connection:
+        for name, days in (("killed", 1.01), ("silent", 0.99)):
+            connection.execute(update(runners).where(runners.c.id == name).values(seen_at=now() - days * 86400))
+    leases.seen("works")
+    leases.seen("new")
+    with reading(engine) as connection:
+        assert set(connection.execute(select(runners.c.id)).scalars()) == {"silent", "works", "new"}
