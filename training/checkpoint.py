@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import distributed as dist
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -33,6 +34,7 @@ from packing.dataset.manifest import canonical_json
 from training.config import Config
 from training.errors import CheckpointError
 from training.gathered import read_optimizer, weights, write_parts
+from training.lora import ADAPTER, adapted, merged, write_adapter
 from training.parallel import Ranks
 from training.positions import check_saved_positions
 from training.stream import DataState
@@ -46,6 +48,8 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 
 NO_PART = frozenset({"data", "checkpoint", "evaluate", "parallel"})
 """Sections that are no part of what a run is."""
+SAME_BITS = frozenset({"/model/checkpointing"})
+"""Fields of the others that change no number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +72,10 @@ def identity(config: Config, data_digest: str) -> dict[str, Any]:
     for name, value in sections.items():
         if isinstance(value, dict):
             flat |= {f"/{name}/{field}": item for field, item in value.items()}
+    flat = {name: value for name, value in flat.items() if name not in SAME_BITS}
     order = {f"/data/{name}": getattr(config.data, name) for name in ("shuffle_seed", "split", "too_long")}
-    return flat | order | {"/data (sha256 of its manifest)": data_digest}
+    # As run.json gives it back, lists for tuples among it.
+    return json.loads(canonical_json(flat | order | {"/data (sha256 of its manifest)": data_digest}))
 
 
 def digest(run: Mapping[str, Any]) -> str:
@@ -138,7 +144,7 @@ def newest(folder: Path, run: Mapping[str, Any], say: Callable[[str], None]) -> 
     return None
 
 
-def save(
+def begin(
     folder: Path,
     *,
     step: int,
@@ -149,11 +155,14 @@ def save(
     tokenizer_from: Path | None,
     keep: int,
     ranks: Ranks,
-) -> Path:
-    """Write a checkpoint (tensors as safetensors, the rest as JSON), then let all but the newest `keep` go; returns its
-    folder.
+    group: dist.ProcessGroup | None = None,
+    copy: bool = False,
+) -> Callable[[], Path]:
+    """Begin a checkpoint (tensors as safetensors, the rest as JSON), by every rank; what is returned ends it, lets all but
+    the newest `keep` go and returns its folder.
 
-    Every rank calls it and returns once the checkpoint stands.
+    With `copy` model and optimizer may change before that, since all of it that is to be written is in the CPU's memory;
+    several ranks then need a `group` for it (training.gathered.write_parts).
     """
     target = folder / f"step-{step:08d}"
     work = folder / f".{target.name}.part"
@@ -161,23 +170,36 @@ def save(
         work.mkdir()
     ranks.wait()
     tensors = optimizer_entries(model, optimizer)
-    if ranks.grouped and tensors:
-        write_parts(tensors, work / PARTS)
-    whole = weights(model, ranks) if ranks.grouped else None
-    if ranks.speaks:
-        _write_model(work, model, whole, tokenizer_from)
-        if not ranks.grouped:
-            save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, work / OPTIMIZER)
-        _complete(work, target, {"step": step, "data": data.to_json(), "run": digest(run)})
-        for old in sorted(_checkpoints(folder))[:-keep]:
-            shutil.rmtree(old)
-    ranks.wait()
-    return target
+    parts = write_parts(tensors, work / PARTS, group if copy else None) if ranks.grouped and tensors else None
+    whole = weights(model, ranks) if ranks.grouped or copy else None
+    own = {} if ranks.grouped else {name: _on_cpu(tensor, copy=copy) for name, tensor in tensors.items()}
+
+    def end() -> Path:
+        if parts is not None:
+            parts()
+        if ranks.speaks:
+            _write_model(work, model, whole, tokenizer_from)
+            if not ranks.grouped:
+                save_file(own, work / OPTIMIZER)
+            _complete(work, target, {"step": step, "data": data.to_json(), "run": digest(run)})
+            for old in sorted(_checkpoints(folder))[:-keep]:
+                shutil.rmtree(old)
+        return target
+
+    return end
+
+
+def _on_cpu(tensor: torch.Tensor, *, copy: bool) -> torch.Tensor:
+    return tensor.detach().to("cpu", copy=copy).contiguous()
 
 
 def _write_model(
     work: Path, model: PreTrainedModel, whole: dict[str, torch.Tensor] | None, tokenizer_from: Path | None
 ) -> None:
+    if adapted(model):
+        state = model.state_dict() if whole is None else whole
+        write_adapter(model, state, work / ADAPTER)
+        whole = merged(model, state)
     model.save_pretrained(work, state_dict=whole)
     check_saved_positions(work, model)
     for name in TOKENIZER_FILES:

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from training.batch import StepData
-from training.model import output_head
 from training.rows import IGNORED
 
 CONVENTION = (
@@ -71,21 +71,21 @@ class Work:
 
 def work_of(model: PreTrainedModel) -> Work:
     """The arithmetic of a model, read off its linear layers; whole sizes also where its weights are spread over ranks."""
-    head = output_head(model)
-    blocks = sum(_passes(layer) * layer.weight.numel() for layer in _linear(model) if layer is not head)
+    head: Any = model.get_output_embeddings()
+    blocks = sum(_passes(layer) * layer.weight.numel() for layer in _products(model) if layer is not head)
     config: Any = model.config
     heads = config.num_attention_heads
     width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
-    matrix: Any = head.weight
     return Work(
         token=float(blocks),
-        target=float(_passes(head) * matrix.numel()),
+        target=float(_passes(head) * head.weight.numel()),
         square=6.0 * config.num_hidden_layers * width,
     )
 
 
-def _linear(model: nn.Module) -> list[nn.Linear]:
-    return [module for module in model.modules() if isinstance(module, nn.Linear)]
+def _products(model: nn.Module) -> list[Any]:
+    """The layers that multiply by a matrix; GPT-2 has its own kind."""
+    return [module for module in model.modules() if isinstance(module, nn.Linear | Conv1D)]
 
 
 def _passes(layer: nn.Module) -> int:

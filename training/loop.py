@@ -23,25 +23,25 @@ from transformers.utils import logging as transformers_logging
 
 from packing.dataset.errors import DatasetError
 from training.batch import Batch, StepData, check_share, share, steps, too_long
-from training.checkpoint import Checkpoint, Metrics, claimed, digest, identity, newest, restore_optimizer, save
+from training.checkpoint import Checkpoint, Metrics, claimed, digest, identity, newest, restore_optimizer
 from training.config import Config
 from training.errors import PeerError, TrainingError
 from training.evaluation.measure import Evaluations
 from training.flops import work_of
 from training.loss import chunked_cross_entropy, target_weights
 from training.loss_split import LossSplit
+from training.memory import at_work
 from training.messages import chat_encoder, tokenizer_folder
 from training.model import describe, hidden_states, load_model, output_head, preflight
 from training.optimizer import build_optimizer, learning_rate
-from training.parallel import Ranks, joined, whole
+from training.parallel import ALONE, Ranks, joined, whole
 from training.prefetch import ahead
 from training.report.write import RunReport
 from training.rows import IGNORED
+from training.saving import Saver
 from training.source import Source, open_source
 from training.stream import DataState, Extent, RowStream
-
-ALONE = Ranks(device=torch.device("cpu"))
-"""One process, with the model wherever it is."""
+from training.vocabulary import check_tokenizer
 
 Say = Callable[[str], None]
 Record = Callable[[dict[str, Any]], None]
@@ -88,9 +88,6 @@ def train(config: Config, *, say: Say, record: Record) -> None:
     with joined() as ranks, _in_sentences(config):
         if not ranks.speaks:
             say, record = _silent, _silent
-        if ranks.grouped and config.evaluate.asked:
-            message = "evaluation runs in one process: leave evaluate out under torchrun, and evaluate the checkpoints afterwards"
-            raise TrainingError(message, param="/evaluate")
         check_share(config.batch.tokens_per_step // config.batch.row_tokens, ranks.world)
         source = open_source(config.data.source, key=config.data.key)
         whose = identity(config, source.digest)
@@ -127,12 +124,14 @@ def _run(config: Config, source: Source, whose: dict[str, Any], ranks: Ranks, sa
         encoder=lambda: chat_encoder(config.model, source.manifest),
     )
     extent = checked_extent(stream, config)
+    if unknown := check_tokenizer(config, source.manifest, extent):
+        say(unknown)
     start = newest(folder, whose, say) or Checkpoint(folder=folder, step=0, data=DataState())
     if not ranks.agree(start.step):
         message = f"the ranks see different checkpoints in {folder}: it must lie where every node can read and write"
         raise TrainingError(message, param="/checkpoint/dir")
-    evaluations = Evaluations(config, folder, source.manifest, say, after=start.step)
-    if start.step >= config.steps and not evaluations.due(start.step):
+    evaluations = Evaluations(config, folder, source.manifest, say, after=start.step, drop=ranks.speaks)
+    if start.step >= config.steps and not evaluations.due(start.step, ranks):
         say(f"{start.folder} holds all {config.steps} steps: nothing is left to do")
         return
     resumed = start.folder if start.step else None
@@ -145,7 +144,7 @@ def _run(config: Config, source: Source, whose: dict[str, Any], ranks: Ranks, sa
         rows=stream.rows,
         start=start.step,
     )
-    model = load_model(config.model, extent=extent, manifest=source.manifest, checkpoint=resumed)
+    model = load_model(config.model, extent=extent, manifest=source.manifest, checkpoint=resumed, say=say)
     ranks = ranks.spread(model.train(), shard=config.parallel.shard)
     optimizer = build_optimizer(model, config.optimizer)
     if resumed is not None:
@@ -156,13 +155,18 @@ def _run(config: Config, source: Source, whose: dict[str, Any], ranks: Ranks, sa
     say(f"data: {source.manifest.name or source.manifest.kind}, {stream.rows} rows, positions to {extent.position:,}")
     underway = _Underway(
         config=config,
-        whose=whose,
         model=model,
         optimizer=optimizer,
         ranks=ranks,
         evaluations=evaluations,
         report=report,
-        tokenizer_from=resumed or tokenizer_folder(config.model, source.manifest),
+        saver=Saver(
+            config.checkpoint,
+            run=whose,
+            tokenizer_from=resumed or tokenizer_folder(config.model, source.manifest),
+            ranks=ranks,
+            say=say,
+        ),
         say=say,
         record=record,
     )
@@ -178,19 +182,18 @@ class _Underway:
     """A run whose model stands ready: what its steps need."""
 
     config: Config
-    whose: dict[str, Any]
     model: PreTrainedModel
     optimizer: torch.optim.Optimizer
     ranks: Ranks
     evaluations: Evaluations
     report: RunReport
-    tokenizer_from: Path | None
+    saver: Saver
     say: Say
     record: Record
 
     def go(self, data: Iterator[StepData], start: int) -> None:
         """All steps after `start`, with what is due between them."""
-        evaluated = self.evaluations.at(start, self.model)
+        evaluated = self.evaluations.at(start, self.model, self.ranks)
         metrics = Metrics(Path(self.config.checkpoint.dir), after=start) if self.ranks.speaks else None
         try:
             if evaluated:
@@ -205,7 +208,9 @@ class _Underway:
                     metrics.write(measured)
                 self.record(measured)
                 self._after(step, batches.state)
+            self.saver.wait()
         finally:
+            self.saver.close()
             if metrics is not None:
                 metrics.close()
 
@@ -213,19 +218,8 @@ class _Underway:
         """The checkpoint, the evaluation and the report of a step, where they are due."""
         last = step == self.config.steps
         if last or step % self.config.checkpoint.every == 0:
-            saved = save(
-                Path(self.config.checkpoint.dir),
-                step=step,
-                data=state,
-                run=self.whose,
-                model=self.model,
-                optimizer=self.optimizer,
-                tokenizer_from=self.tokenizer_from,
-                keep=self.config.checkpoint.keep,
-                ranks=self.ranks,
-            )
-            self.say(f"checkpoint {saved}")
-        if self.evaluations.at(step, self.model) or last:
+            self.saver.save(step, state, self.model, self.optimizer)
+        if self.evaluations.at(step, self.model, self.ranks) or last:
             self.report.write(step, self.model, self.ranks, self.say)
 
 
@@ -339,8 +333,7 @@ def weighted_loss(
     """A packed row's part of a step's loss: its weighted sum over the step's whole weight, a float32 scalar. `each`
     (float32 [N]) is given the loss of every target."""
     head = output_head(model)
-    # Weights stay float32; on CUDA the work is done in bfloat16.
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=model.device.type == "cuda"):
+    with at_work(model):
         hidden = hidden_states(model, batch)[0]
         weights = target_weights(batch, normalize)
         part = chunked_cross_entropy(head, hidden, batch.targets[0], weights, each=each) / total

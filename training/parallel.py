@@ -124,6 +124,10 @@ class Ranks:
             self.total(0.0)
 
 
+ALONE = Ranks(device=torch.device("cpu"))
+"""One process, with the model wherever it is."""
+
+
 def _spread(model: PreTrainedModel, ranks: Ranks, *, shard: bool) -> Root:
     # A second dimension of one rank shards nothing: every rank then holds whole copies, by the same code.
     shape, names = ((ranks.world,), ("shard",)) if shard else ((ranks.world, 1), ("copy", "shard"))

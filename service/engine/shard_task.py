@@ -23,6 +23,7 @@ from service.engine.tokenizers import TokenizerRecord, gave_up
 from service.faults import crash_point
 from service.kinds import KINDS, spec_of
 from service.storage.objects import Objects
+from service.storage.seals import seal, unseal
 from service.storage.source_record import SourceRecord
 
 
@@ -42,13 +43,13 @@ class Receipt:
     seconds: float = 0.0
 
     def to_bytes(self) -> bytes:
-        """The receipt as canonical JSON."""
-        return canonical_json(asdict(self))
+        """The receipt as canonical JSON, sealed."""
+        return seal(canonical_json(asdict(self)))
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Receipt:
-        """The inverse of `to_bytes`."""
-        return cls(**json.loads(data))
+    def from_bytes(cls, data: bytes, *, path: str) -> Receipt:
+        """The inverse of `to_bytes`; raises DamagedError, naming `path`."""
+        return cls(**json.loads(unseal(data, path=path)))
 
 
 class TaskError(LongweaveError):
@@ -70,15 +71,15 @@ class Job:
 
 
 def header(spec: CommonSpec, sources: Mapping[str, Any], tokenizer: TokenizerRecord, target: str) -> bytes:
-    """The header of a job, as its tasks read it."""
-    return canonical_json(
-        {"spec": spec.to_json(), "sources": sources, "tokenizer": tokenizer.to_json(), "target": target}
+    """The header of a job, as its tasks read it, sealed."""
+    return seal(
+        canonical_json({"spec": spec.to_json(), "sources": sources, "tokenizer": tokenizer.to_json(), "target": target})
     )
 
 
 @lru_cache(maxsize=4)
 def _open_job(url: str, work: str, data: bytes) -> Job:
-    value = json.loads(data)
+    value = json.loads(unseal(data, path=f"{work}/header.json"))
     spec = spec_of(value["spec"])
     sources = {pointer: SourceRecord.from_json(record) for pointer, record in value["sources"].items()}
     inputs = StoreInputs(Objects.open(url), sources, TokenizerRecord(**value["tokenizer"]), work=work)
@@ -136,16 +137,16 @@ def plan_path(work: str, index: int) -> str:
 
 
 def read_table(objects: Objects, path: str) -> pa.Table:
-    """A table as `write_table` left it."""
-    return pa.ipc.open_file(io.BytesIO(objects.read(path))).read_all()
+    """A table as `write_table` left it; raises DamagedError for any other."""
+    return pa.ipc.open_file(io.BytesIO(unseal(objects.read(path), path=path))).read_all()
 
 
 def write_table(objects: Objects, path: str, table: pa.Table) -> None:
-    """Keep a table below the job's work, whole or not at all."""
+    """Keep a table below the job's work, sealed, whole or not at all."""
     sink = io.BytesIO()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
-    objects.write(path, sink.getvalue())
+    objects.write(path, seal(sink.getvalue()))
 
 
 def read_survey(objects: Objects, work: str, piece: int) -> tuple[pa.Table, Tally]:

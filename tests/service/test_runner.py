@@ -232,7 +232,7 @@ def test_a_cancel_stops_the_build_and_nothing_is_left(services, job):
 
 def test_a_cancel_between_commit_and_success_still_wins(services, job):
     def build(*, objects, target, **_):
-        objects.create(f"{target}/manifest.json", manifest().to_bytes())
+        objects.create(f"{target}/manifest.json", manifest().to_bytes(), staging="s")
         services.jobs.cancel(job.id)
         return manifest()
 
@@ -274,7 +274,7 @@ def test_a_runner_that_lost_its_lease_touches_nothing(services, job):
 
 def test_a_success_reported_without_the_lease_is_no_success(services, job):
     def build(*, objects, target, **_):
-        objects.create(f"{target}/manifest.json", manifest().to_bytes())
+        objects.create(f"{target}/manifest.json", manifest().to_bytes(), staging="s")
         with services.engine.begin() as connection:
             connection.execute(update(jobs).values(lease_expires_at=now() - 1))
         services.leases.claim("another")
@@ -480,7 +480,7 @@ def test_a_build_that_does_not_look_is_let_go_of_on_a_cancel(services, job, monk
         leave_traces(objects, work, target)
         services.jobs.cancel(job.id)
         reach(services, job, State.CANCELLED)
-        objects.create(f"{target}/manifest.json", manifest().to_bytes())
+        objects.create(f"{target}/manifest.json", manifest().to_bytes(), staging="s")
         return manifest()
 
     assert make_runner(services, build=build).run_once()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from tests.training.conftest import token_rows
 from training.batch import StepData, lay_out
 from training.flops import peak_flops, work_of
+from training.presets import PRESETS
 from training.stream import DataState, Row
 
 
@@ -39,6 +40,14 @@ def test_flops_are_those_torch_counts(more: dict[str, object]):
     # Eager attention computes the half above the diagonal too; RoPE takes a small product of its own.
     counted = work.of(length, targets, length * length) + work.square * length * length
     assert counter.get_total_flops() == pytest.approx(counted, rel=0.01)
+
+
+def test_gpt2s_own_layers_are_counted():
+    network = AutoModelForCausalLM.from_config(PRESETS["tiny-learned"](128), attn_implementation="eager")
+    with FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 32, dtype=torch.long), use_cache=False).logits.sum().backward()
+    work = work_of(network)
+    assert counter.get_total_flops() == pytest.approx(work.of(32, 32, 32 * 32) + work.square * 32 * 32, rel=0.01)
 
 
 def test_a_steps_squares_are_its_sequences_own():

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,9 @@ from transformers import PreTrainedModel
 from packing.dataset.errors import DatasetError
 from packing.dataset.reader import read_rows
 from synth.needles import scoring
-from training.evaluation.generate import greedy, inference
+from training.evaluation.ask import ask_all, batched
 from training.evaluation.prompts import Prompts
+from training.parallel import ALONE, Ranks
 from training.source import LocalSource
 
 COLUMNS = ("id", "task", "length", "depth", "input", "answer_prefix", "answer_budget", "outputs", "distractors")
@@ -29,6 +28,11 @@ class _Probe:
     key: scoring.Key
     prompt: NDArray[np.int32]
     budget: int
+
+    @property
+    def id(self) -> str:
+        """The probe's id."""
+        return self.key.id
 
 
 class NeedleProbes:
@@ -61,7 +65,7 @@ class NeedleProbes:
             with self._source.open(file) as parquet:
                 for rows in read_rows(parquet, name=file.path):
                     found = [_probe(row, prompts) for row in rows.select(COLUMNS).to_pylist()]
-                    yield from _batched(sorted(found, key=lambda probe: len(probe.prompt)), batch_tokens)
+                    yield from batched(sorted(found, key=lambda probe: len(probe.prompt)), batch_tokens)
 
 
 def _most_tokens(footer: pq.FileMetaData) -> list[int]:
@@ -83,65 +87,29 @@ def _probe(row: dict[str, Any], prompts: Prompts) -> _Probe:
     return _Probe(key=key, prompt=prompts.prompt(row["input"], row["answer_prefix"]), budget=row["answer_budget"])
 
 
-def _batched(probes: Sequence[_Probe], batch_tokens: int) -> Iterator[list[_Probe]]:
-    held: list[_Probe] = []
-    size = 0
-    for probe in probes:
-        wide = max(size, len(probe.prompt) + probe.budget)
-        if held and wide * (len(held) + 1) > batch_tokens:
-            yield held
-            held, wide = [], len(probe.prompt) + probe.budget
-        held.append(probe)
-        size = wide
-    if held:
-        yield held
-
-
 def ask(
-    model: PreTrainedModel, probes: NeedleProbes, prompts: Prompts, answers: Path, *, batch_tokens: int, prefill: int
+    model: PreTrainedModel,
+    probes: NeedleProbes,
+    prompts: Prompts,
+    answers: Path,
+    *,
+    batch_tokens: int,
+    prefill: int,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Ask every probe and score the answers: synth.needles.scoring's report, with recall by length.
 
-    `answers` holds JSON lines {id, prediction}, as `longweave score` takes them; those that stand there are not asked
-    again, so an evaluation that was cut goes on. They must be of the same model, probes and settings.
+    `answers`: as training.evaluation.ask.ask_all has it. With several ranks every one of them scores all.
     """
-    said = _kept(answers)
     keys: list[scoring.Key] = []
-    with answers.open("ab") as stream, inference(model):
+
+    def asked() -> Iterator[list[_Probe]]:
         for batch in probes.batches(prompts, batch_tokens):
             keys.extend(probe.key for probe in batch)
-            if all(probe.key.id in said for probe in batch):
-                continue
-            texts = _answers(model, batch, prompts, prefill)
-            new = {probe.key.id: text for probe, text in zip(batch, texts, strict=True) if probe.key.id not in said}
-            lines = [json.dumps({"id": name, "prediction": text}, ensure_ascii=False) for name, text in new.items()]
-            stream.write("".join(f"{line}\n" for line in lines).encode())
-            stream.flush()
-            said |= new
+            yield batch
+
+    said = ask_all(model, asked(), prompts, answers, prefill=prefill, ranks=ranks)
     known = {key.id for key in keys}
     predictions = [scoring.Prediction(id=i, text=t, line=0) for i, t in said.items() if i in known]
     report = scoring.evaluate(keys, predictions)
     return report.to_json() | {"lengths": scoring.cells(report.scored, lambda key: ("all", key.length, None))}
-
-
-def _answers(model: PreTrainedModel, batch: Sequence[_Probe], prompts: Prompts, prefill: int) -> list[str]:
-    ids = greedy(
-        model,
-        [probe.prompt for probe in batch],
-        budgets=[probe.budget for probe in batch],
-        stops=prompts.stops,
-        prefill=prefill,
-    )
-    return [prompts.decode(answer) for answer in ids]
-
-
-def _kept(path: Path) -> dict[str, str]:
-    """The whole lines of an answers file by id; what a kill left of a last one is cut off."""
-    if not path.exists():
-        return {}
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        os.truncate(path, len(whole))
-    found = [json.loads(line) for line in whole.splitlines()]
-    return {line["id"]: line["prediction"] for line in found}

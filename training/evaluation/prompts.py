@@ -32,15 +32,19 @@ class Prompts:
         self.vocabulary = len(self._tokenizer)
         self.stops = frozenset(self._stops())
 
-    def prompt(self, text: str, answer_prefix: str) -> NDArray[np.int32]:
+    def prompt(self, text: str, answer_prefix: str, *, plain: bool = False) -> NDArray[np.int32]:
         """The tokens behind which a probe's answer is to come: int32 [n].
 
         With a chat template the prefix begins the assistant's message, without the spaces around it, as it does in the
-        probes' own messages; without one it stands behind the text as it is.
+        probes' own messages; without one, or `plain`, it stands behind the text as it is.
         """
-        if self.chat:
+        if self.chat and not plain:
             return self.encode(self._rendered([("user", text)], generate=True) + answer_prefix.strip())
         return self.encode(text + answer_prefix, special=True)
+
+    def around(self, *, plain: bool = False) -> int:
+        """How many tokens stand around a text in a prompt."""
+        return len(self.prompt("", "", plain=plain))
 
     def encode(self, text: str, *, special: bool = False) -> NDArray[np.int32]:
         """Token ids int32 [n]; `special`: with what the tokenizer itself puts around a text."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from transformers import PreTrainedModel
 from packing.dataset import manifest as manifests
 from packing.dataset.errors import DatasetError
 from packing.dataset.reader import file_digest, open_parquet, read_rows
-from training.evaluation.generate import inference
+from training.evaluation.generate import InStep, inference
 from training.evaluation.prompts import Prompts
 from training.model import output_head
+from training.parallel import ALONE, Ranks
 from training.source import LocalSource
 
 SUFFIXES = (".txt", ".md", ".jsonl", ".parquet")
@@ -115,27 +117,42 @@ def windows(count: int, *, window: int, stride: int) -> Iterator[tuple[int, int,
 
 
 def text_loss(
-    model: PreTrainedModel, texts: Texts, prompts: Prompts, *, window: int, stride: int, most_tokens: int
+    model: PreTrainedModel,
+    texts: Texts,
+    prompts: Prompts,
+    *,
+    window: int,
+    stride: int,
+    most_tokens: int,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """The mean loss of the texts' tokens in nats, its perplexity, and the loss in bits a byte of UTF-8, which compares
-    between tokenizers. The first `most_tokens` tokens count; a text is cut there.
+    between tokenizers. The first `most_tokens` tokens count; a text is cut there. Every rank takes every `world`-th
+    window and has the whole result.
     """
-    total, scored, read, size, documents = 0.0, 0, 0, 0, 0
-    with inference(model):
-        for text in texts:
-            ids = prompts.encode(text)[: most_tokens - read]
-            read += len(ids)
-            documents += 1
-            for start, stop, first in windows(len(ids), window=window, stride=stride):
-                total += _window_loss(model, ids[start:stop], first - start)
-                scored += stop - first
-            # Of the first token nothing is predicted, so its bytes are not counted.
-            size += len(prompts.decode(ids[1:].tolist()).encode())
-            if read >= most_tokens:
-                break
+    read, size, documents = 0, 0, 0
+    parts: list[tuple[NDArray[np.int32], int]] = []
+    for text in texts:
+        ids = prompts.encode(text)[: most_tokens - read]
+        read += len(ids)
+        documents += 1
+        found = windows(len(ids), window=window, stride=stride)
+        parts.extend((ids[start:stop], first - start) for start, stop, first in found)
+        # Of the first token nothing is predicted, so its bytes are not counted.
+        size += len(prompts.decode(ids[1:].tolist()).encode())
+        if read >= most_tokens:
+            break
+    scored = sum(len(ids) - first for ids, first in parts)
     if not scored:
         message = f"the texts in {texts.folder} have no two tokens in a row: there is nothing to predict"
         raise DatasetError(message, param="/evaluate/texts")
+    losses = np.zeros(len(parts))
+    passes = InStep(model, ranks)
+    with inference(model):
+        for number in range(ranks.rank, len(parts), ranks.world):
+            losses[number] = passes.call(partial(_window_loss, *parts[number]))
+        passes.finish()
+    total = math.fsum(ranks.totals(losses))
     return {
         "loss": total / scored,
         "perplexity": math.exp(min(total / scored, 700.0)),
@@ -148,7 +165,7 @@ def text_loss(
     }
 
 
-def _window_loss(model: PreTrainedModel, ids: NDArray[np.int32], first: int) -> float:
+def _window_loss(ids: NDArray[np.int32], first: int, model: PreTrainedModel) -> float:
     """The summed loss of ids[first:] (first ≥ 1), each by all before it in the window."""
     tokens = torch.from_numpy(ids.astype(np.int64)).to(model.device)[None]
     hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state[0, first - 1 : -1]

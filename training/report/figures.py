@@ -86,14 +86,15 @@ def evaluations(folder: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for place in sorted(folder.glob("step-*")):
         if (place / "done.json").is_file():
-            parts = {name: place / f"{name}.json" for name in ("texts", "needles")}
+            parts = {name: place / f"{name}.json" for name in ("texts", "needles", "longbench")}
             values = {name: json.loads(path.read_bytes()) for name, path in parts.items() if path.is_file()}
             found.append({"step": int(place.name.removeprefix("step-"))} | values)
     return found
 
 
 def beside(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """An evaluation as one line: losses on texts by window, and recall by length, short and long ones apart."""
+    """An evaluation as one line: losses on texts by window, recall by length, short and long ones apart, and LongBench's
+    score by its rows' lengths."""
     texts, needles = evaluation.get("texts"), evaluation.get("needles")
     lengths = {cell["length"]: cell["recall"] for cell in needles["lengths"]} if needles else {}
     counts = {cell["length"]: cell["count"] for cell in needles["lengths"]} if needles else {}
@@ -103,7 +104,20 @@ def beside(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         "recall": lengths,
         "recall_short": mean([(recall, counts[n]) for n, recall in lengths.items() if n <= SHORT]),
         "recall_long": mean([(recall, counts[n]) for n, recall in lengths.items() if n > SHORT]),
+        "longbench": longbench(evaluation.get("longbench")),
     }
+
+
+def longbench(measured: Mapping[str, Any] | None) -> dict[str, float]:
+    """LongBench's mean over the tasks as `all`, and the means over the rows of each range of lengths."""
+    if measured is None:
+        return {}
+    ranges: dict[str, list[tuple[float, int]]] = {}
+    for task in measured["tasks"].values():
+        for name, part in task["lengths"].items():
+            ranges.setdefault(name, []).append((part["score"], part["count"]))
+    found = {name: mean(ranges[name]) for name in sorted(ranges)}
+    return {"all": measured["score"]} | {name: score for name, score in found.items() if score is not None}
 
 
 def changes(lines: Sequence[Mapping[str, Any]]) -> list[str]:

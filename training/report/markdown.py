@@ -116,13 +116,16 @@ def _evaluations(lines: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     windows = sorted({window for line in lines for window in line["texts"]})
     lengths = sorted({length for line in lines for length in line["recall"]})
+    parts = sorted({name for line in lines for name in line["longbench"]})
     heads = ["step", *(f"loss on texts, windows of {window:,}" for window in windows)]
     heads += [f"recall at {length:,} ({'short' if length <= SHORT else 'long'})" for length in lengths]
+    heads += [f"LongBench, {name}{'' if name == 'all' else ' words'}" for name in parts]
     rows = [
         (
             f"{line['step']:,}",
             *(_number(line["texts"].get(window)) for window in windows),
             *(_number(line["recall"].get(length), ".3f") for length in lengths),
+            *(_number(line["longbench"].get(name), ".2f") for name in parts),
         )
         for line in lines
     ]

@@ -18,7 +18,7 @@ from packing.dataset.errors import DatasetError, TokenizerError
 from packing.dataset.manifest import Manifest
 from tests.training.evaluation.conftest import byte_tokenizer, llama, probe
 from training.config import ModelConfig, parse_config
-from training.evaluation import needles as asking
+from training.evaluation import ask as asking
 from training.evaluation.measure import Evaluations
 from training.evaluation.needles import NeedleProbes, ask
 from training.evaluation.prompts import Prompts
@@ -234,3 +234,21 @@ def test_a_damaged_probe_ends_the_run_with_the_files_name(model_folder: Path, ne
             prefill=9,
         )
     assert torch.is_grad_enabled()
+
+
+def test_answers_of_other_ranks_are_joined_each_once(
+    model_folder: Path, needles_of: Needles, tmp_path: Path, answering: Answering
+):
+    """As a kill leaves them: a part half joined, another with a line that was cut."""
+    probes, prompts = NeedleProbes(needles_of([probe(n) for n in range(9)])), Prompts(model_folder, chat="none")
+    path = tmp_path / "answers.jsonl"
+    whole = ask(llama(), probes, prompts, path, batch_tokens=1600, prefill=64)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:4]))
+    (tmp_path / "answers-00001.jsonl").write_bytes(b"".join(lines[2:6]))
+    (tmp_path / "answers-00003.jsonl").write_bytes(b"".join(lines[6:9])[:-9])
+    answering.batches.clear()
+    assert ask(llama(), probes, prompts, path, batch_tokens=1600, prefill=64) == whole
+    assert sorted(path.read_bytes().splitlines(keepends=True)) == sorted(lines)
+    assert len(answering.batches) == 1
+    assert sorted(tmp_path.glob("answers*")) == [path]

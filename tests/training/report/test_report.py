@@ -93,7 +93,7 @@ def test_a_run_reports_what_its_own_files_say(config_of: Build, tmp_path: Path, 
 def test_a_run_that_was_cut_keeps_what_processes_before_did(config_of: Build, tmp_path: Path, monkeypatch: Any):
     """The steps that are taken again belong to the process that took them last."""
     value = config_of(steps=12, evaluate=None)
-    monkeypatch.setattr("training.evaluation.measure.Evaluations.at", lambda self, step, model: step == 5)
+    monkeypatch.setattr("training.evaluation.measure.Evaluations.at", lambda self, step, model, ranks: step == 5)
     with pytest.raises(StoppedError):
         run(value, stop_at=6)
     first = json.loads((tmp_path / "run" / "report.json").read_bytes())
@@ -163,12 +163,22 @@ def test_short_figures_stand_beside_long_ones():
 def test_evaluations_are_a_table_with_short_and_long_named(config_of: Build, tmp_path: Path):
     run(config_of())
     report = json.loads((tmp_path / "run" / "report.json").read_bytes())
-    lines = [beside(evaluation(0, texts=3.0)), beside(evaluation(9, n512=0.75, n16384=1.0))]
+    tasks = {
+        "qasper": {"lengths": {"0-4k": {"score": 10.0, "count": 3}, "8k+": {"score": 50.0, "count": 1}}},
+        "lcc": {"lengths": {"0-4k": {"score": 30.0, "count": 1}}},
+    }
+    longbench = {"score": 27.5, "tasks": tasks}
+    lines = [
+        beside(evaluation(0, texts=3.0)),
+        beside(evaluation(9, n512=0.75, n16384=1.0) | {"longbench": longbench}),
+    ]
+    assert lines[1]["longbench"] == {"all": 27.5, "0-4k": 15.0, "8k+": 50.0}
     text = to_markdown(report | {"evaluations": lines, "changes": []}, [])
-    heads = "| step | loss on texts, windows of 1,024 | loss on texts, windows of 4,096 | recall at 512 (short) | recall at 16,384 (long) |"
-    assert heads in text
-    assert "| 0 | 3.0000 | 4.0000 |  |  |" in text
-    assert "| 9 |  |  | 0.750 | 1.000 |" in text
+    heads = "| step | loss on texts, windows of 1,024 | loss on texts, windows of 4,096 | recall at 512 (short) "
+    heads += "| recall at 16,384 (long) | "
+    assert heads + "LongBench, 0-4k words | LongBench, 8k+ words | LongBench, all |" in text
+    assert "| 0 | 3.0000 | 4.0000 |  |  |  |  |  |" in text
+    assert "| 9 |  |  | 0.750 | 1.000 | 15.00 | 50.00 | 27.50 |" in text
 
 
 @pytest.mark.parametrize("installed", [True, False])
