@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import threading
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -20,7 +22,7 @@ from service.engine.preview import estimate, plan_ahead, preview_rows
 from service.engine.tokenizers import TokenizerRecord
 from service.jobs.job import HIGHEST_PRIORITY, LOWEST_PRIORITY, State
 from service.jobs.store import Request as JobRequest
-from service.problems import MalformedError
+from service.problems import BusyError, MalformedError
 from service.resolve import resolve_sources, resolve_tokenizer
 from service.routes.bodies import EstimateBody, JobBody, JobPage, PreviewBody, job_body
 from service.routes.body import known_cursor, known_id, read_object
@@ -30,6 +32,10 @@ from service.storage.source_record import SourceRecord
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
 KEY_LENGTH = 255
+AT_ONCE = 4
+"""Previews and estimates that this process makes at once: each builds rows, and all else has to be served beside them."""
+WAIT_SECONDS = 5.0
+PLACES = threading.BoundedSemaphore(AT_ONCE)
 Limit = Annotated[int, Query(ge=1, le=100)]
 Priority = Annotated[int, Query(ge=LOWEST_PRIORITY, le=HIGHEST_PRIORITY)]
 
@@ -101,6 +107,18 @@ def _bounded(
     return run_bounded(task, payload | more)
 
 
+@contextmanager
+def _place() -> Generator[None]:
+    """One of the places for what builds rows in this process; raises BusyError where none becomes free."""
+    if not PLACES.acquire(timeout=WAIT_SECONDS):
+        message = f"{AT_ONCE} previews and estimates are being made already: try again in a moment"
+        raise BusyError(message)
+    try:
+        yield
+    finally:
+        PLACES.release()
+
+
 def _submit(services: Services, value: dict[str, Any], key: str | None, priority: int) -> Response:
     spec, sources, tokenizer = parts = _parts(services, value)
     if tokenizer.uploaded:
@@ -128,7 +146,8 @@ def _estimate(services: Services, value: dict[str, Any]) -> dict[str, Any]:
     if tokenizer.uploaded:
         found = _bounded(services, "estimate", parts)
     else:
-        found = estimate(spec=spec, sources=sources, tokenizer=tokenizer, objects=services.objects)
+        with _place():
+            found = estimate(spec=spec, sources=sources, tokenizer=tokenizer, objects=services.objects)
     return {"valid": True, "kind": spec.kind, **found}
 
 
@@ -144,7 +163,8 @@ def _preview(services: Services, value: dict[str, Any], count: int) -> dict[str,
     if tokenizer.uploaded:
         rows = _bounded(services, "preview", parts, count=count)
     else:
-        rows = preview_rows(spec=spec, sources=sources, tokenizer=tokenizer, objects=services.objects, count=count)
+        with _place():
+            rows = preview_rows(spec=spec, sources=sources, tokenizer=tokenizer, objects=services.objects, count=count)
     return {"kind": spec.kind, "rows": rows}
 
 

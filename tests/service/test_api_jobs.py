@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from service.routes import jobs as job_routes
 from tests.service.support import assert_problem, conversations, make_runner, spec_for, upload
 
 JSON = {"Content-Type": "application/json"}
@@ -161,6 +162,27 @@ def test_a_preview_gives_the_datasets_first_rows_at_once(api, services, source):
     rows = api.get(f"/v1/datasets/{dataset}/rows?limit=2").json()["rows"]
     assert [row["position_ids"] for row in preview["rows"]] == [row["position_ids"] for row in rows]
     assert_problem(api.post("/v1/previews?count=0", json=spec), 422, "invalid_request")
+
+
+@pytest.mark.parametrize("path", ["/v1/previews", "/v1/jobs?validate_only=true"])
+def test_only_so_many_previews_and_estimates_at_once(api, source, monkeypatch, path):
+    monkeypatch.setattr(job_routes, "WAIT_SECONDS", 0.01)
+    for _ in range(job_routes.AT_ONCE):
+        assert job_routes.PLACES.acquire(blocking=False)
+    try:
+        response = api.post(path, json=spec_for(source))
+        assert_problem(response, 429, "busy")
+        assert response.headers["retry-after"]
+        assert api.post("/v1/jobs", json=spec_for(source)).status_code == 202  # all else is served
+    finally:
+        for _ in range(job_routes.AT_ONCE):
+            job_routes.PLACES.release()
+    assert api.post(path, json=spec_for(source)).status_code == 200
+    assert api.post(path, json=spec_for(source, strategy="nonsense")).status_code == 422
+    assert_problem(api.post(path, json={"kind": "synl", "length": [100]}), 422, "invalid_spec")  # fails at its place
+    assert all(job_routes.PLACES.acquire(blocking=False) for _ in range(job_routes.AT_ONCE))  # and gives it back
+    for _ in range(job_routes.AT_ONCE):
+        job_routes.PLACES.release()
 
 
 def test_a_preview_of_rows_that_cannot_be_used_says_why(api):

@@ -372,6 +372,15 @@ def test_progress_is_counted_from_receipts(services, job):
     assert (sum(times.shards), times.seconds, times.tokens) == (2, 4.0, 200)  # what was found took no time of ours
 
 
+def test_a_shard_is_counted_once_however_often_progress_is_written(services, job, monkeypatch):
+    monkeypatch.setattr("service.jobs.watch.PROGRESS_SECONDS", -1.0)
+    _, _, watch = make_watch(services)
+    watch.planned(3)
+    for _ in range(3):
+        watch.built(Counted(), found=False)
+    assert sum(services.leases.shard_times()["skipalign"].shards) == 3
+
+
 def test_progress_that_cannot_be_written_does_not_stop_a_build(services, job, monkeypatch):
     _, _, watch = make_watch(services)
     real = services.leases.progress
