@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import distributed as dist
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -143,7 +144,7 @@ def newest(folder: Path, run: Mapping[str, Any], say: Callable[[str], None]) -> 
     return None
 
 
-def save(
+def begin(
     folder: Path,
     *,
     step: int,
@@ -154,11 +155,14 @@ def save(
     tokenizer_from: Path | None,
     keep: int,
     ranks: Ranks,
-) -> Path:
-    """Write a checkpoint (tensors as safetensors, the rest as JSON), then let all but the newest `keep` go; returns its
-    folder.
+    group: dist.ProcessGroup | None = None,
+    copy: bool = False,
+) -> Callable[[], Path]:
+    """Begin a checkpoint (tensors as safetensors, the rest as JSON), by every rank; what is returned ends it, lets all but
+    the newest `keep` go and returns its folder.
 
-    Every rank calls it and returns once the checkpoint stands.
+    With `copy` model and optimizer may change before that, since all of it that is to be written is in the CPU's memory;
+    several ranks then need a `group` for it (training.gathered.write_parts).
     """
     target = folder / f"step-{step:08d}"
     work = folder / f".{target.name}.part"
@@ -166,18 +170,27 @@ def save(
         work.mkdir()
     ranks.wait()
     tensors = optimizer_entries(model, optimizer)
-    if ranks.grouped and tensors:
-        write_parts(tensors, work / PARTS)
-    whole = weights(model, ranks) if ranks.grouped else None
-    if ranks.speaks:
-        _write_model(work, model, whole, tokenizer_from)
-        if not ranks.grouped:
-            save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, work / OPTIMIZER)
-        _complete(work, target, {"step": step, "data": data.to_json(), "run": digest(run)})
-        for old in sorted(_checkpoints(folder))[:-keep]:
-            shutil.rmtree(old)
-    ranks.wait()
-    return target
+    parts = write_parts(tensors, work / PARTS, group if copy else None) if ranks.grouped and tensors else None
+    whole = weights(model, ranks) if ranks.grouped or copy else None
+    own = {} if ranks.grouped else {name: _on_cpu(tensor, copy=copy) for name, tensor in tensors.items()}
+
+    def end() -> Path:
+        if parts is not None:
+            parts()
+        if ranks.speaks:
+            _write_model(work, model, whole, tokenizer_from)
+            if not ranks.grouped:
+                save_file(own, work / OPTIMIZER)
+            _complete(work, target, {"step": step, "data": data.to_json(), "run": digest(run)})
+            for old in sorted(_checkpoints(folder))[:-keep]:
+                shutil.rmtree(old)
+        return target
+
+    return end
+
+
+def _on_cpu(tensor: torch.Tensor, *, copy: bool) -> torch.Tensor:
+    return tensor.detach().to("cpu", copy=copy).contiguous()
 
 
 def _write_model(

@@ -9,15 +9,18 @@ process group; nothing of that reaches a file.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import distributed as dist
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.checkpoint.state_dict_saver import async_save, save
 
 from training.errors import CheckpointError
 from training.parallel import Ranks, whole
@@ -40,10 +43,36 @@ def weights(model: nn.Module, ranks: Ranks) -> dict[str, torch.Tensor]:
     return found if ranks.speaks else {}
 
 
-def write_parts(tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """Write tensors of all ranks into a folder, every rank its own part; raises CheckpointError."""
+def write_parts(
+    tensors: Mapping[str, torch.Tensor], folder: Path, group: dist.ProcessGroup | None = None
+) -> Callable[[], None]:
+    """Write tensors of all ranks into a folder, every rank its own part; what is returned waits until all are there.
+
+    Without `group` they are, and it has nothing to wait for. With one, of CPU backend and used for nothing else, they are copied
+    and written by a thread. Either raises CheckpointError.
+    """
+    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    if group is None:
+        with _in_sentences(folder):
+            save(dict(tensors), storage_writer=writer)
+        return lambda: None
+    # DCP copies what lies on a GPU; what lies on the CPU it takes for a copy.
+    held = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    with _in_sentences(folder):
+        written = async_save(held, storage_writer=writer, process_group=group)
+    assert isinstance(written, Future)
+
+    def wait() -> None:
+        with _in_sentences(folder):
+            written.result()
+
+    return wait
+
+
+@contextmanager
+def _in_sentences(folder: Path) -> Generator[None]:
     try:
-        save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
+        yield
     except CheckpointException as error:  # a BaseException, which nothing else would catch
         message = f"{folder} cannot be written ({_reason(error)})"
         raise CheckpointError(message, param=str(folder)) from error

@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from packing.dataset.errors import DatasetError
 from training.batch import Batch, StepData, check_share, share, steps, too_long
-from training.checkpoint import Checkpoint, Metrics, claimed, digest, identity, newest, restore_optimizer, save
+from training.checkpoint import Checkpoint, Metrics, claimed, digest, identity, newest, restore_optimizer
 from training.config import Config
 from training.errors import PeerError, TrainingError
 from training.evaluation.measure import Evaluations
@@ -38,6 +38,7 @@ from training.parallel import ALONE, Ranks, joined, whole
 from training.prefetch import ahead
 from training.report.write import RunReport
 from training.rows import IGNORED
+from training.saving import Saver
 from training.source import Source, open_source
 from training.stream import DataState, Extent, RowStream
 from training.vocabulary import check_tokenizer
@@ -154,13 +155,18 @@ def _run(config: Config, source: Source, whose: dict[str, Any], ranks: Ranks, sa
     say(f"data: {source.manifest.name or source.manifest.kind}, {stream.rows} rows, positions to {extent.position:,}")
     underway = _Underway(
         config=config,
-        whose=whose,
         model=model,
         optimizer=optimizer,
         ranks=ranks,
         evaluations=evaluations,
         report=report,
-        tokenizer_from=resumed or tokenizer_folder(config.model, source.manifest),
+        saver=Saver(
+            config.checkpoint,
+            run=whose,
+            tokenizer_from=resumed or tokenizer_folder(config.model, source.manifest),
+            ranks=ranks,
+            say=say,
+        ),
         say=say,
         record=record,
     )
@@ -176,13 +182,12 @@ class _Underway:
     """A run whose model stands ready: what its steps need."""
 
     config: Config
-    whose: dict[str, Any]
     model: PreTrainedModel
     optimizer: torch.optim.Optimizer
     ranks: Ranks
     evaluations: Evaluations
     report: RunReport
-    tokenizer_from: Path | None
+    saver: Saver
     say: Say
     record: Record
 
@@ -203,7 +208,9 @@ class _Underway:
                     metrics.write(measured)
                 self.record(measured)
                 self._after(step, batches.state)
+            self.saver.wait()
         finally:
+            self.saver.close()
             if metrics is not None:
                 metrics.close()
 
@@ -211,18 +218,7 @@ class _Underway:
         """The checkpoint, the evaluation and the report of a step, where they are due."""
         last = step == self.config.steps
         if last or step % self.config.checkpoint.every == 0:
-            saved = save(
-                Path(self.config.checkpoint.dir),
-                step=step,
-                data=state,
-                run=self.whose,
-                model=self.model,
-                optimizer=self.optimizer,
-                tokenizer_from=self.tokenizer_from,
-                keep=self.config.checkpoint.keep,
-                ranks=self.ranks,
-            )
-            self.say(f"checkpoint {saved}")
+            self.saver.save(step, state, self.model, self.optimizer)
         if self.evaluations.at(step, self.model, self.ranks) or last:
             self.report.write(step, self.model, self.ranks, self.say)
 

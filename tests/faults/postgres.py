@@ -48,11 +48,15 @@ class Found:
     charged: int = 0  # attempts more than a job needed
     odd: int = 0  # answers that were neither right nor a problem of 503
     away: int = 0  # answers of 503
+    followed: int = 0  # jobs whose event streams told everything once, to the end
     noticed: Counter[str] = field(default_factory=Counter[str])  # what the runner met, by the first words of its log
 
     def told(self) -> str:
         """Whatever was counted besides."""
-        rest = f"{self.doubled} doubled, {self.charged} attempts more, {self.away} answers of 503, {self.odd} odd ones"
+        rest = (
+            f"{self.doubled} doubled, {self.charged} attempts more, {self.away} answers of 503, {self.odd} odd ones, "
+            f"{self.followed} streams followed"
+        )
         return f"{dict(self.delivered)}; {rest}; the runner met {dict(self.noticed)}"
 
     def sound(self) -> bool:
@@ -177,12 +181,14 @@ def check(house: House, asked: list[dict[str, Any]], found: Found) -> None:
 
 
 class Caller:
-    """Submits jobs and reads, one request after the other, until told to end; every answer but 503 must be the right one."""
+    """Submits jobs, reads, and follows events until told to end; every answer but 503 must be the right one."""
 
     def __init__(self, house: House, found: Found) -> None:
         self._house, self._found, self._ending = house, found, threading.Event()
         self.asked: list[dict[str, Any]] = []
-        self._threads = [threading.Thread(target=work, name="caller") for work in (self._submit, self._read)]
+        self._threads = [
+            threading.Thread(target=work, name="caller") for work in (self._submit, self._read, self._follow)
+        ]
 
     def __enter__(self) -> Caller:
         for thread in self._threads:
@@ -208,6 +214,19 @@ class Caller:
                     except UnreachableError:
                         self._found.odd += 1
                     time.sleep(PAUSE_SECONDS)
+
+    def _follow(self) -> None:
+        """Follow one job after the other: every event once, in order, up to the success."""
+        with Client(self._house.url, pause=0.2) as client:
+            while not self._ending.wait(PAUSE_SECONDS):
+                if not self.asked:
+                    continue
+                told = list(client.events(self.asked[-1]["id"]))
+                numbers = [event["id"] for event in told]
+                states = [event["data"]["state"] for event in told if event["type"] == "state"]
+                whole = numbers == sorted(set(numbers)) and states[0] == "queued" and states[-1] == "succeeded"
+                self._found.odd += not whole
+                self._found.followed += whole
 
     def _read(self) -> None:
         paths = ("/v1/jobs?limit=5", "/v1/datasets?limit=5", "/readyz")

@@ -24,5 +24,6 @@ def test_restarts_of_the_server_lose_and_double_nothing(postgresql, tmp_path, mo
     assert found.delivered == {"SIGQUIT": 2, "SIGKILL": 2}
     assert found.figures.jobs > 3
     assert found.away > 0
+    assert found.followed > 0
     assert found.noticed.total() > 0
     assert found.sound(), found

