@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,11 +20,14 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface, Pretra
 
 from training.batch import Batch
 from training.errors import AttentionError
+from training.flex import flex
 from training.influence import Forward, check_influence, sequence_numbers
 
 NAME = "longweave_boundaries"
 """Our name at transformers. "flash" must not be part of it: that would set off the download of a kernel."""
 
+KINDS = {"auto": NAME, "varlen": f"{NAME}_varlen", "flex": f"{NAME}_flex", "exact": f"{NAME}_exact"}
+"""The names at transformers of what model.attention chooses among."""
 _ASKED: list[set[int]] = []
 """The modules that have called this attention, while check_routed counts them. (A ContextVar would break every compiled
 graph in two.)"""
@@ -33,6 +37,10 @@ ONE_AT_A_TIME = frozenset({"bloom"})
 
 UNSERVED = ("sliding_window", "softcap", "s_aux", "position_bias")
 """Arguments by which models ask attention for more than softmax(q·k)·v inside boundaries."""
+
+
+Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, int, float], torch.Tensor]
+"""Queries, keys, values, boundaries, longest sequence and scale to [1, N, H, D]."""
 
 
 def boundary_attention(
@@ -46,9 +54,11 @@ def boundary_attention(
     dropout: float = 0.0,
     cu_seq_lens_q: torch.Tensor | None = None,
     max_length_q: int | None = None,
+    kernel: Kernel | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention inside each sequence of one packed row.
+    """Causal attention inside each sequence of one packed row, by `kernel`, else by varlen in half precision on CUDA and
+    exactly elsewhere.
 
     query [1, H, N, D], key and value [1, H_kv, N, D] with H a multiple of H_kv; cu_seq_lens_q int32 [S + 1] from 0 to
     N; returns [1, N, H, D] in the value's dtype. Raises AttentionError where boundaries are missing or more is asked
@@ -66,11 +76,9 @@ def boundary_attention(
     # Under autocast RoPE lifts queries and keys to float32 while values stay in the compute dtype.
     query, key = query.to(value.dtype), key.to(value.dtype)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    kernel = _varlen if query.is_cuda and query.dtype in {torch.float16, torch.bfloat16} else _segments
+    if kernel is None:
+        kernel = _varlen if query.is_cuda and query.dtype in {torch.float16, torch.bfloat16} else _segments
     return kernel(query, key, value, cu_seq_lens_q, max_length_q, scale), None
-
-
-AttentionInterface.register(NAME, boundary_attention)
 
 
 def _refuse(
@@ -134,6 +142,13 @@ def _varlen(
     q, k, v = (tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value))
     output: Any = varlen_attn(q, k, v, bounds, bounds, max_length, max_length, scale=scale, window_size=(-1, 0), **gqa)
     return output[None]
+
+
+# varlen serves half precision alone: the float32 of a preflight is done exactly.
+AttentionInterface.register(KINDS["auto"], boundary_attention)
+AttentionInterface.register(KINDS["varlen"], boundary_attention)
+AttentionInterface.register(KINDS["flex"], partial(boundary_attention, kernel=flex))
+AttentionInterface.register(KINDS["exact"], partial(boundary_attention, kernel=_segments))
 
 
 def refuse_windows(config: PretrainedConfig) -> None:
@@ -201,26 +216,50 @@ def check_routed(model: PreTrainedModel, forward: Callable[[], Any]) -> None:
         raise AttentionError(message)
 
 
-def check_kernel(batch: Batch, *, heads: int, key_heads: int, size: int) -> None:
-    """On CUDA, check that the varlen kernel agrees with the exact path on this batch's boundaries.
+def check_kernel(model: PreTrainedModel, batch: Batch) -> None:
+    """Check that the kernel a model's attention was asked to use is there and, on CUDA, agrees with the exact path on this
+    batch's boundaries.
 
     Random bfloat16 queries [1, heads, N, size] and keys [1, key_heads, N, size], the model's geometry. A wrong mask
     errs by the order of 1; rounding by hundredths. Raises AttentionError.
     """
+    config: Any = model.config
+    kind = next((kind for kind, name in KINDS.items() if name == config._attn_implementation), "exact")
+    if kind == "exact":
+        return
+    if not batch.input_ids.is_cuda:
+        if kind != "auto":
+            message = f"model.attention: {kind} needs a GPU, and there is none: leave it out, or set it to exact"
+            raise AttentionError(message, param="/model/attention")
+        return
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    compare_kernel(
+        flex if kind == "flex" else _varlen,
+        batch,
+        heads=heads,
+        key_heads=getattr(config, "num_key_value_heads", heads),
+        size=size,
+    )
+
+
+def compare_kernel(kernel: Kernel, batch: Batch, *, heads: int, key_heads: int, size: int) -> None:
+    """Raise AttentionError where a kernel differs from the exact path, see check_kernel."""
+    name = kernel.__name__.strip("_")
     generator = torch.Generator(device=batch.input_ids.device).manual_seed(0)
     q, k, v = (
         torch.randn(1, h, batch.tokens, size, generator=generator, device=batch.input_ids.device).bfloat16()
         for h in (heads, key_heads, key_heads)
     )
     try:
-        fast = _varlen(q, k, v, batch.cu_seq_lens, batch.max_length, size**-0.5)
+        fast = kernel(q, k, v, batch.cu_seq_lens, batch.max_length, size**-0.5)
     except RuntimeError as error:
-        message = f"the varlen attention kernel does not serve heads of size {size} on this GPU ({error})"
+        message = f"the {name} attention kernel does not serve heads of size {size} on this GPU ({error})"
         raise AttentionError(message) from error
     exact = _segments(q, k, v, batch.cu_seq_lens, batch.max_length, size**-0.5)
     error = (fast.float() - exact.float()).abs().max().item()
     if not error < 0.1:
         message = (
-            f"the varlen attention kernel differs from exact attention by up to {error:.3g} on the first packed row"
+            f"the {name} attention kernel differs from exact attention by up to {error:.3g} on the first packed row"
         )
         raise AttentionError(message)

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from packing.dataset.manifest import Manifest
 from training.attention import (
-    NAME,
+    KINDS,
     ONE_AT_A_TIME,
     check_attention,
     check_kernel,
@@ -60,7 +60,8 @@ def load_model(
     check_size(settings.vocab_size, extent)
     if stretched := set_positions(settings, config.rope_base, extent):
         say(stretched)
-    model = _build(settings) if folder is None else _read_weights(folder, settings)
+    attention = _attention(settings, config.attention)
+    model = _build(settings, attention) if folder is None else _read_weights(folder, settings, attention)
     check_positions(model)
     if config.lora is not None:
         add_adapter(model, config.lora)
@@ -102,15 +103,20 @@ def _vocab_size(manifest: Manifest) -> int:
     return size
 
 
-def _attention(settings: Any) -> str:
-    """Ours, or a model's own where it is run a sequence at a time."""
-    return "eager" if settings.model_type in ONE_AT_A_TIME else NAME
+def _attention(settings: Any, asked: str) -> str:
+    """Ours, by the kernel asked for, or a model's own where it is run a sequence at a time."""
+    if settings.model_type not in ONE_AT_A_TIME:
+        return KINDS[asked]
+    if asked != "auto":
+        message = f"a model of type {settings.model_type} has an attention of its own: leave model.attention out"
+        raise ModelError(message, param="/model/attention")
+    return "eager"
 
 
-def _build(settings: Any) -> PreTrainedModel:
+def _build(settings: Any, attention: str) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(INIT_SEED)
-        return AutoModelForCausalLM.from_config(settings, attn_implementation=_attention(settings), dtype=torch.float32)
+        return AutoModelForCausalLM.from_config(settings, attn_implementation=attention, dtype=torch.float32)
 
 
 def _read_config(folder: Path) -> Any:
@@ -124,7 +130,7 @@ def _read_config(folder: Path) -> Any:
         raise ModelError(message) from error
 
 
-def _read_weights(folder: Path, settings: Any) -> PreTrainedModel:
+def _read_weights(folder: Path, settings: Any, attention: str) -> PreTrainedModel:
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -132,7 +138,7 @@ def _read_weights(folder: Path, settings: Any) -> PreTrainedModel:
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
-            attn_implementation=_attention(settings),
+            attn_implementation=attention,
             dtype=torch.float32,
             output_loading_info=True,
         )
@@ -210,11 +216,7 @@ def preflight(model: PreTrainedModel, batch: Batch, anywhere: Callable[[bool], b
         check_routed(model, lambda: hidden_states(model, batch))
         check_attention(lambda ids: hidden_states(model, batch, ids), batch, anywhere=anywhere)
         _check_logits(model, batch)
-        if batch.input_ids.is_cuda and model.config.model_type not in ONE_AT_A_TIME:
-            config: Any = model.config
-            heads = config.num_attention_heads
-            size = getattr(config, "head_dim", None) or config.hidden_size // heads
-            check_kernel(batch, heads=heads, key_heads=getattr(config, "num_key_value_heads", heads), size=size)
+        check_kernel(model, batch)
     finally:
         model.train(training)
 

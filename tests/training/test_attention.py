@@ -17,7 +17,7 @@ from training.attention import (
     _varlen,
     boundary_attention,
     check_attention,
-    check_kernel,
+    compare_kernel,
     refuse_windows,
 )
 from training.batch import Batch
@@ -182,14 +182,14 @@ def test_the_varlen_path_means_the_same(kernel: Any, monkeypatch: pytest.MonkeyP
 def test_the_kernel_check_passes_a_right_kernel_and_finds_one_that_is_not_causal(monkeypatch: pytest.MonkeyPatch):
     batch = packed("C: the second starts at 37")
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", emulated_in_2_13)
-    check_kernel(batch, heads=4, key_heads=2, size=16)
+    compare_kernel(_varlen, batch, heads=4, key_heads=2, size=16)
 
     def bidirectional(*args: Any, enable_gqa: bool = False, **options: Any) -> torch.Tensor:
         return emulated(*args, enable_gqa=enable_gqa, **options | {"window_size": (-1, -1)})
 
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", bidirectional)
     with pytest.raises(AttentionError, match="varlen attention kernel differs"):
-        check_kernel(batch, heads=4, key_heads=2, size=16)
+        compare_kernel(_varlen, batch, heads=4, key_heads=2, size=16)
 
 
 def test_under_autocast_attention_is_done_in_the_compute_dtype(monkeypatch: pytest.MonkeyPatch):

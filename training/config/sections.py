@@ -13,7 +13,6 @@ from training.config.rules import (
     list_of,
     number,
     one_of,
-    only,
     optional,
     rope_base,
     source,
@@ -49,9 +48,7 @@ class ModelConfig:
     dtype: str = checked(one_of("auto", "float32", "bfloat16"), "auto")
     checkpointing: bool = checked(flag, default=False)
     mlp_chunk: int | None = checked(optional(whole(1)), None)
-    attention: str = checked(
-        only("auto", "must be auto: the worker has one attention, the one that follows the rows' boundaries"), "auto"
-    )
+    attention: str = checked(one_of("auto", "varlen", "flex", "exact"), "auto")
     lora: LoraConfig | None = field(default=None, metadata={"section": LoraConfig})
 
 
