@@ -9,7 +9,7 @@ ONCE ?=
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: install axolotl loaders bench fuzz demo faults test static lint types imports format clean
+.PHONY: install axolotl loaders bench fuzz demo faults soak test static lint types imports format clean
 
 install: $(INSTALLED)
 
@@ -55,7 +55,7 @@ bench: $(INSTALLED)
 	-@$(MAKE) --no-print-directory loaders
 	$(BIN)/python -m tests.bench $(ROWS)
 
-# Requests drawn from the API's own OpenAPI document until there were 10,000; the tests hold a short form.
+# Requests drawn from the API's own OpenAPI document until there were 10,000: edges, sequences, then draws; the tests hold a short form.
 fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.service.fuzz
 
@@ -65,6 +65,10 @@ demo: $(INSTALLED)
 # The long form of tests/faults: kills, sleepers and damage, with figures; the better part of an hour.
 faults: $(INSTALLED)
 	$(BIN)/python -m tests.faults --rounds $(or $(ROUNDS),20)
+
+# Jobs without end on an API and a runner that are killed at random, for 20 minutes or MINUTES.
+soak: $(INSTALLED)
+	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),20)
 
 # Where axolotl cannot be installed its test says so and is skipped.
 test: static

@@ -1,18 +1,22 @@
 """Best-fit-decreasing bin packing on lengths alone, for whole datasets at once.
 
 Items go by falling length into the fullest bin that still holds them (Johnson, 1973: at most 11/9 of the least number of bins, and far
-nearer to it on real lengths). Items of one length are alike, and so are bins with the same room: both are moved in groups, so the work
-grows with the number of different lengths and not with the number of items.
+nearer to it on real lengths). Items of one length are alike, and so are bins with the same room: both are moved in groups, and a move is
+four numbers, so the work grows with the number of different lengths and not with the number of items. Which item lies in which bin
+follows from the moves, all at once.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from packing.chat_tokens import offsets_of
+from packing.chat_tokens import offsets_of, within
+
+Unsigned = np.unsignedinteger[Any]
 
 
 def best_fit(lengths: NDArray[np.int64], capacity: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -23,55 +27,115 @@ def best_fit(lengths: NDArray[np.int64], capacity: int) -> tuple[NDArray[np.int6
     a length that no bin holds.
     """
     lengths = np.asarray(lengths, np.int64)
-    if len(lengths) and not 1 <= lengths.min() <= lengths.max() <= capacity:
+    if not len(lengths):
+        return np.zeros(0, np.int64), np.zeros(1, np.int64)
+    if not 1 <= lengths.min() <= lengths.max() <= capacity:
         message = f"lengths are {lengths.min()}..{lengths.max()}: a bin holds 1..{capacity}"
         raise ValueError(message)
     bin_of = _assign(lengths, capacity)
-    first = np.full(int(bin_of.max(initial=-1)) + 1, len(lengths))
-    np.minimum.at(first, bin_of, np.arange(len(lengths)))
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first, kind="stable")] = np.arange(len(first))
-    items = np.argsort(rank[bin_of], kind="stable")
-    return items, offsets_of(np.bincount(rank[bin_of], minlength=len(first)))
+    first = np.full(int(bin_of.max()) + 1, len(lengths), bin_of.dtype)
+    np.minimum.at(first, bin_of, np.arange(len(lengths), dtype=bin_of.dtype))
+    rank = np.empty_like(first)
+    rank[np.argsort(first)] = np.arange(len(first), dtype=bin_of.dtype)
+    place = rank[bin_of]
+    return in_order(place), offsets_of(np.bincount(place))
 
 
-def _assign(lengths: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:
-    """The bin of every item, int64 [n]."""
-    order = np.argsort(-lengths, kind="stable")
-    sizes, counts = np.unique(-lengths, return_counts=True)
-    bin_of = np.empty(len(lengths), np.int64)
-    open_bins: dict[int, NDArray[np.int64]] = {}
-    """Room left -> bins with that room; `rooms` holds its keys in order."""
-    rooms: list[int] = []
-    made = start = 0
+def in_order(values: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """What sorts `values` [n], whole numbers and none below 0, equal ones as they come: int64 [n].
 
-    def put_back(room: int, bins: NDArray[np.int64]) -> None:
-        if room in open_bins:
-            open_bins[room] = np.concatenate([open_bins[room], bins])
-        elif room and len(bins):
-            open_bins[room] = bins
-            insort(rooms, room)
+    numpy sorts numbers of 16 bits by their digits, eight times as fast as wider ones; a wide value is some such digits.
+    """
+    order = np.argsort(values.astype(np.uint16, copy=False), kind="stable")  # which keeps the lowest 16 bits
+    for shift in range(16, int(values.max(initial=0)).bit_length(), 16):
+        order = order[np.argsort((values[order] >> shift).astype(np.uint16), kind="stable")]
+    return order
 
-    for size, count in zip((-sizes).tolist(), counts.tolist(), strict=True):
-        items = order[start : start + count]
-        start += count
-        while len(items):
+
+def _assign(lengths: NDArray[np.int64], capacity: int) -> NDArray[Unsigned]:
+    """The bin of every item: [n], n > 0, of the narrowest type that holds n."""
+    narrow = lengths.astype(np.min_scalar_type(capacity))
+    order = in_order(narrow.dtype.type(capacity) - narrow)
+    falling = narrow[order]
+    starts = np.append(0, np.flatnonzero(falling[1:] != falling[:-1]) + 1)
+    moves = _moves(lengths[order[starts]], np.diff(starts, append=len(falling)), capacity)
+    bins, items = _followed(moves, capacity)
+    by_size = np.repeat(bins.astype(np.min_scalar_type(len(lengths))), items)
+    bin_of = np.empty_like(by_size)
+    bin_of[order] = by_size
+    return bin_of
+
+
+def _moves(sizes: NDArray[np.int64], counts: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:
+    """Put items of falling `sizes` int64 [K], `counts` int64 [K] of each, into bins: moves (room, size, bins, items), int64 [M, 4].
+
+    A move takes `bins` bins with so much `room` left, or new ones where that is `capacity`, and puts as many items of `size` into each as
+    it holds, into the last those that are left of `items`.
+    """
+    # No two of those above half a bin share one.
+    alone = int(np.searchsorted(-sizes, -(capacity // 2)))
+    room, bins = capacity - sizes[:alone], counts[:alone]
+    first = np.stack([np.full(alone, capacity), sizes[:alone], bins, bins], axis=1)
+    held = dict(zip(room.tolist(), bins.tolist(), strict=True))
+    """Room left -> how many bins have it; `rooms` holds its keys in order. A room of 0 may stand there: nothing asks for it."""
+    rooms = list(held)
+    moves: list[int] = []
+    for size, count in zip(sizes[alone:].tolist(), counts[alone:].tolist(), strict=True):
+        left = count
+        while left:
             place = bisect_left(rooms, size)
-            if place == len(rooms):
-                fresh = -(-len(items) // (capacity // size))
-                room, bins = capacity, np.arange(made, made + fresh)
-                made += fresh
-            else:
-                room = rooms.pop(place)
-                bins = open_bins.pop(room)
+            new = place == len(rooms)
+            room = capacity if new else rooms[place]
             # The fullest bin takes items of one size until it holds no more, then the next: as one by one, but all at once.
             each = room // size
-            used = min(len(bins), -(-len(items) // each))
-            taken = items[: used * each]
-            bin_of[taken] = np.repeat(bins[:used], each)[: len(taken)]
-            items = items[len(taken) :]
-            last = len(taken) - (used - 1) * each
-            put_back(room, bins[used:])
-            put_back(room - each * size, bins[: used - 1])
-            put_back(room - last * size, bins[used - 1 : used])
-    return bin_of
+            bins = full = -(-left // each)
+            if not new and held[room] > bins:
+                held[room] -= bins
+            elif not new:
+                bins = full = held.pop(room)
+                del rooms[place]
+            items = bins * each
+            if items > left:
+                items, full = left, bins - 1
+                _put(held, rooms, room - (items - full * each) * size, 1)
+            moves += (room, size, bins, items)
+            left -= items
+            if full:
+                _put(held, rooms, room - each * size, full)
+    return np.concatenate([first, np.array(moves, np.int64).reshape(-1, 4)])
+
+
+def _put(held: dict[int, int], rooms: list[int], room: int, bins: int) -> None:
+    if room in held:
+        held[room] += bins
+    else:
+        held[room] = bins
+        insort(rooms, room)
+
+
+def _followed(moves: NDArray[np.int64], capacity: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which bins the `moves` int64 [M, 4] filled, move by move, and with how many items: two int64 [all the moves' bins].
+
+    Bins with one room left stand in a queue. Every bin of every move is a node, which pushes the bin into the queue of the room that is
+    then left; the p-th that later moves take from there is the p-th that was pushed, so a node knows the one before it.
+    """
+    room, size, bins, items = moves.T
+    each = room // size
+    move = np.repeat(np.arange(len(moves)), bins)
+    put = each[move]
+    put[np.cumsum(bins) - 1] = items - (bins - 1) * each
+    left = room[move] - put * size[move]
+    pushed = in_order(left)
+    # How many bins earlier moves have taken from the same queue.
+    by_room = in_order(room)
+    before = offsets_of(bins[by_room])[:-1]
+    opens = np.diff(room[by_room], prepend=-1) > 0
+    taken = np.empty(len(moves), np.int64)
+    taken[by_room] = before - np.repeat(before[opens], np.diff(np.flatnonzero(opens), append=len(opens)))
+    new = (room == capacity)[move]
+    place = (np.searchsorted(left[pushed], room) + taken)[move] + within(bins)
+    came_from = np.arange(len(move))
+    came_from[~new] = pushed[place[~new]]
+    while not np.array_equal(earlier := came_from[came_from], came_from):
+        came_from = earlier
+    return (np.cumsum(new) - 1)[came_from], put

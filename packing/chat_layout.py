@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+import numpy as np
+from numpy.typing import NDArray
+
 from packing.chat_shapes import REASONING, THINK_TAGS, Messages, Part, Shape
 from packing.dataset.errors import InputError
 from packing.tokenizers import utf8_length
@@ -34,6 +37,30 @@ class Rendered:
     bytes: int
     parts: tuple[Part, ...]
     turns: tuple[Turn, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outline:
+    """Where the responses of conversations of one shape stand, whatever their contents: `pieces` are the template's own text, `sizes` int64
+    [parts] the bytes of piece, value, piece, value, …, piece (0 for values), `turns` int64 [turns, 2, 2] and `spans` int64 [spans, 2, 2]
+    the ends of responses and of what is trained, each as a part and how many bytes behind (or before) its beginning."""
+
+    pieces: tuple[str, ...]
+    sizes: NDArray[np.int64]
+    turns: NDArray[np.int64]
+    spans: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joined:
+    """A conversation put together without rendering it: its text, and what fills the gaps of its outline."""
+
+    text: str
+    values: Sequence[str]
+    outline: Outline
+
+
+Layout = Rendered | Joined
 
 
 def trained_messages(messages: Messages, train_on: str) -> list[bool]:
@@ -111,3 +138,36 @@ def lay_out(
             turns.append(Turn(start=start, end=end, trained=spans))
         following = message + 1
     return Rendered(text=text, bytes=starts[-1], parts=parts, turns=tuple(turns))
+
+
+def outline_of(shape: Shape, trained: Sequence[bool]) -> Outline:
+    """What `lay_out` finds of every row of a shape whose thinking is trained, for rows of any contents."""
+    turns: list[tuple[tuple[int, int], tuple[int, int]]] = []
+    spans: list[tuple[tuple[int, int], tuple[int, int]]] = []
+    following = -1
+    for message, first, last, opening, closing, learnt in shape.places:
+        piece, after = shape.pieces[first].text, shape.pieces[last + 1].text
+        start = 2 * first + 1, -utf8_length(piece[len(piece) - opening :])
+        end = 2 * last + 2, utf8_length(after[:closing])
+        if trained[message]:
+            spans.append((start, (end[0], utf8_length(after[:learnt]))))
+        if message == following and turns:
+            turns[-1] = turns[-1][0], end
+        else:
+            turns.append((start, end))
+        following = message + 1
+    sizes = np.zeros(2 * len(shape.pieces) - 1, np.int64)
+    sizes[::2] = [piece.bytes for piece in shape.pieces]
+    return Outline(
+        pieces=tuple(piece.text for piece in shape.pieces),
+        sizes=sizes,
+        turns=np.array(turns, np.int64).reshape(-1, 2, 2),
+        spans=np.array(spans, np.int64).reshape(-1, 2, 2),
+    )
+
+
+def filled(outline: Outline, values: Sequence[str]) -> Joined:
+    """A conversation of an outline."""
+    parts = [""] * len(outline.sizes)
+    parts[::2], parts[1::2] = outline.pieces, values
+    return Joined(text="".join(parts), values=values, outline=outline)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packing.chat import ChatTemplate
-from packing.chat_layout import Rendered, TemplateRowError
-from packing.tokenizers import Encoded, Tokenizer
+from packing.chat_layout import Joined, Layout, Rendered, TemplateRowError
+from packing.tokenizers import Encoded, Tokenizer, utf8_length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,15 +50,17 @@ def spells_special(rendered: Rendered, template: ChatTemplate) -> bool:
 
 
 def encode_rendered(
-    rendered: Sequence[Rendered], template: ChatTemplate, tokenizer: Tokenizer, *, special_tokens: str
+    rendered: Sequence[Layout], template: ChatTemplate, tokenizer: Tokenizer, *, special_tokens: str
 ) -> Encoded:
-    """Tokens of every rendering. With `special_tokens` = "escape", a special token spelled inside a content stays ordinary text;
-    with "allow" it becomes the token; "refuse" expects that no content spells one."""
-    escaped = np.array([special_tokens == "escape" and spells_special(r, template) for r in rendered], bool)
+    """Tokens of every rendering. With `special_tokens` = "escape", a special token spelled inside a content stays ordinary text, which
+    the joined ones must not hold; with "allow" it becomes the token; "refuse" expects that no content spells one."""
+    escaped = np.array(
+        [special_tokens == "escape" and isinstance(r, Rendered) and spells_special(r, template) for r in rendered], bool
+    )
     if not escaped.any():
         return tokenizer.encode([r.text for r in rendered])
     natural = tokenizer.encode([r.text for r, apart in zip(rendered, escaped, strict=True) if not apart])
-    apart = [r for r, apart in zip(rendered, escaped, strict=True) if apart]
+    apart = [r for r, apart in zip(rendered, escaped, strict=True) if apart and isinstance(r, Rendered)]
     return _interleave(
         escaped, natural, tokenizer.encode_escaped([r.text for r in apart], [_own(r, template) for r in apart])
     )
@@ -98,29 +100,24 @@ def _interleave(chosen: NDArray[np.bool_], no: Encoded, yes: Encoded) -> Encoded
     )
 
 
-def chat_tokens(rendered: Sequence[Rendered], encoded: Encoded) -> ChatTokens:
+def chat_tokens(rendered: Sequence[Layout], encoded: Encoded) -> ChatTokens:
     """Find every block's and every trained span's tokens, for all rows at once; raises TemplateRowError where tokens run backwards."""
     rows = len(rendered)
     counts = np.diff(encoded.offsets)
+    found = _borders(rendered)
     # Rows are laid on one line of bytes, a byte apart, so that one search finds the tokens of all borders.
-    base = offsets_of(np.array([r.bytes + 1 for r in rendered], np.int64))
+    base = offsets_of(found.bytes + 1)
     line = encoded.starts + np.repeat(base[:-1], counts)
     if len(line) and (np.diff(line) < 0).any():
         raise TemplateRowError("the tokenizer's offsets run backwards: its borders cannot be found")
-    turns = np.array([len(r.turns) for r in rendered], np.int64)
-    turn_row = np.repeat(np.arange(rows), turns)
-    edges = (
-        np.array([(t.start, t.end) for r in rendered for t in r.turns], np.int64).reshape(-1, 2) + base[turn_row, None]
-    )
-    spans = np.array(
-        [(*span, i) for i, r in enumerate(rendered) for t in r.turns for span in t.trained], np.int64
-    ).reshape(-1, 3)
-    trained_edges = np.searchsorted(line, spans[:, :2] + base[spans[:, 2], None])
+    turns = np.bincount(found.turn_row, minlength=rows).astype(np.int64)
+    edges = found.turns + base[found.turn_row, None]
+    trained_edges = np.searchsorted(line, found.spans + base[found.span_row, None])
     steps = np.zeros(len(line) + 1, np.int64)
     np.add.at(steps, trained_edges[:, 0], 1)
     np.add.at(steps, trained_edges[:, 1], -1)
     borders = np.searchsorted(line, edges)
-    responses, lengths, block_offsets = _blocks(borders, turn_row, turns, encoded.offsets)
+    responses, lengths, block_offsets = _blocks(borders, found.turn_row, turns, encoded.offsets)
     return ChatTokens(
         ids=encoded.ids,
         trained=np.cumsum(steps[:-1]) > 0,
@@ -129,6 +126,54 @@ def chat_tokens(rendered: Sequence[Rendered], encoded: Encoded) -> ChatTokens:
         lengths=lengths,
         block_offsets=block_offsets,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Borders:
+    """Of R conversations: `bytes` int64 [R]; the ends `turns` int64 [turns, 2] of responses in bytes of their row `turn_row` int64 [turns],
+    which rises; and of what is trained, `spans` int64 [spans, 2] by `span_row` int64 [spans]."""
+
+    bytes: NDArray[np.int64]
+    turns: NDArray[np.int64]
+    turn_row: NDArray[np.int64]
+    spans: NDArray[np.int64]
+    span_row: NDArray[np.int64]
+
+
+def _borders(rendered: Sequence[Layout]) -> _Borders:
+    """Where responses and what is trained of them begin and end, in rendered rows one by one, in joined ones all at once."""
+    laid = [(i, r) for i, r in enumerate(rendered) if isinstance(r, Rendered)]
+    joined = [(i, r) for i, r in enumerate(rendered) if isinstance(r, Joined)]
+    turns = np.array([(i, t.start, t.end) for i, r in laid for t in r.turns], np.int64).reshape(-1, 3)
+    spans = np.array([(i, *s) for i, r in laid for t in r.turns for s in t.trained], np.int64).reshape(-1, 3)
+    size = np.zeros(len(rendered), np.int64)
+    size[[i for i, _ in laid]] = [r.bytes for _, r in laid]
+    if joined:
+        of = np.array([i for i, _ in joined])
+        size[of], more_turns, more_spans = _of_outlines([r for _, r in joined])
+        for more in (more_turns, more_spans):
+            more[:, 0] = of[more[:, 0]]
+        turns, spans = np.concatenate([turns, more_turns]), np.concatenate([spans, more_spans])
+        turns = turns[np.argsort(turns[:, 0], kind="stable")]
+    return _Borders(size, turns[:, 1:], turns[:, 0], spans[:, 1:], spans[:, 0])
+
+
+def _of_outlines(joined: Sequence[Joined]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Bytes int64 [R] of joined rows, and what their outlines say of them: (row, start, end) of responses and of what is trained."""
+    outlines = [r.outline for r in joined]
+    parts = np.array([len(o.sizes) for o in outlines])
+    sizes = np.concatenate([o.sizes for o in outlines])
+    sizes[within(parts) % 2 == 1] = [utf8_length(value) for r in joined for value in r.values]
+    ends, first = offsets_of(sizes), offsets_of(parts)
+
+    def placed(edges: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+        row = np.repeat(np.arange(len(joined)), [len(e) for e in edges])
+        part, shift = np.moveaxis(np.concatenate(edges), 2, 0)
+        return np.column_stack([row, ends[first[row, None] + part] - ends[first[row, None]] + shift])
+
+    spans = placed([o.spans for o in outlines])
+    turns = placed([o.turns for o in outlines])
+    return np.diff(ends[first]), turns, spans[spans[:, 1] < spans[:, 2]]
 
 
 def _blocks(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -37,15 +38,18 @@ def rows_per_shard(pieces: Sequence[Piece]) -> int:
     return max(1, min(MOST_ROWS, SHARD_BYTES * rows // max(size, 1)))
 
 
-def rows_at(inputs: Inputs, index: NDArray[np.int64], *, most: int) -> Iterator[RowSpan]:
-    """The source rows `index` int64 [n] (rising, from 0 over all pieces), at most `most` at a time, each span within one piece."""
+def rows_at(inputs: Inputs, index: NDArray[np.int64], *, most: int, first: int | None = None) -> Iterator[RowSpan]:
+    """The source rows `index` int64 [n] (rising, from 0 over all pieces), at most `most` at a time and `first` of them at first, each
+    span within one piece."""
+    first = most if first is None else first
     for piece in inputs.pieces:
         begin, end = np.searchsorted(index, [piece.first_index, piece.first_index + piece.rows])
         if begin == end:
             continue
         table = inputs.read(piece)
-        for start in range(begin, end, most):
-            chosen = index[start : min(start + most, end)]
+        starts = [begin, *range(begin + first, end, most)] if begin == 0 else range(begin, end, most)
+        for start, stop in pairwise([*starts, end]):
+            chosen = index[start:stop]
             local = chosen - piece.first_index
             together = int(local[-1] - local[0]) == len(local) - 1
             part = table.slice(int(local[0]), len(local)) if together else table.take(pa.array(local))

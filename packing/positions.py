@@ -57,12 +57,23 @@ class Sequences:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
     """`sequences` as given, or with blocks split where a strategy cuts inside them; `bias` int64 [B] of every block in its sequence;
-    `reason` int8 [R] an index into REASONS, 0 where positions jump; `positions` int32 [T] of all tokens."""
+    `reason` int8 [R] an index into REASONS, 0 where positions jump; `positions` int32 [T] of all tokens, one apart inside a block where
+    they are `running`."""
 
     sequences: Sequences
     bias: NDArray[np.int64]
     reason: NDArray[np.int8]
     positions: NDArray[np.int32]
+    running: bool = True
+
+    @property
+    def runs(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Runs of positions one apart: where each starts, how long it is and of which block, int64 [runs]."""
+        lengths = self.sequences.lengths
+        block = np.arange(len(lengths))
+        if self.running:
+            return self.positions[offsets_of(lengths)[:-1]].astype(np.int64), lengths, block
+        return self.positions.astype(np.int64), np.ones(len(self.positions), np.int64), np.repeat(block, lengths)
 
 
 def eligible(strategy: str, responses: NDArray[np.bool_], offsets: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -214,7 +225,7 @@ def _random(sequences: Sequences, reason: NDArray[np.int8], max_position: int, d
     first = offsets_of(sequences.lengths)[:-1]
     bias = positions[first] - (first - offsets[:-1][sequences.of_block])
     reason[(reason == SKIPPED) & (positions[offsets[1:] - 1] == tokens - 1)] = ZERO_SPAN
-    return Placement(sequences=sequences, bias=bias, reason=reason, positions=positions.astype(np.int32))
+    return Placement(sequences=sequences, bias=bias, reason=reason, positions=positions.astype(np.int32), running=False)
 
 
 def _sample(count: int, of: int, row: int, variant: int, draws: Draws) -> NDArray[np.int64]:

@@ -293,10 +293,19 @@ def _messages(value: Any) -> list[dict[str, Any]]:
         raise _Reason("messages is empty")
     if len(value) > MAX_MESSAGES:
         raise _Reason(f"{len(value)} messages, more than {MAX_MESSAGES}")
-    messages = [_message(item, number) for number, item in enumerate(value, 1)]
-    if not any(message["role"] == "assistant" for message in messages):
+    if not all(map(_is_bare, value)):
+        value = [_message(item, number) for number, item in enumerate(value, 1)]
+    if "assistant" not in [message["role"] for message in value]:
         raise _Reason("no assistant message: nothing to train on")
-    return messages
+    return value if isinstance(value, list) else list(value)
+
+
+def _is_bare(value: Any) -> bool:
+    """Whether a message is nothing but a known role and a text, as nearly all are: there is nothing more to ask of it."""
+    if type(value) is not dict or len(value) != 2:
+        return False
+    role = value.get("role")
+    return type(role) is str and role in ROLES and type(value.get("content")) is str
 
 
 def _message(value: Any, number: int) -> dict[str, Any]:
@@ -305,7 +314,7 @@ def _message(value: Any, number: int) -> dict[str, Any]:
     if "role" not in value and "from" in value:
         value = {"role": SHAREGPT.get(str(value["from"]), value["from"]), "content": value.get("value")}
     role, content = value.get("role"), value.get("content")
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         raise _Reason(f"message {number} has role {role!r}; roles are {', '.join(sorted(ROLES))}")
     if isinstance(content, list | dict):
         raise _Reason(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packing.bins import best_fit
-from packing.chat_tokens import offsets_of
+from packing.chat_tokens import offsets_of, within
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +50,11 @@ def compose(
         best_fit(size[unit], capacity) if packed else (np.arange(len(unit)), np.arange(len(unit) + 1, dtype=np.int64))
     )
     unit, variant = unit[order], variant[order]
-    spans = [whole[firsts[u] : firsts[u + 1]] for u in unit.tolist()]
+    each = samples[unit]
     filled = np.append(0, np.cumsum(size[unit]))
     return Composed(
-        source=np.concatenate([*spans, np.zeros(0, np.int64)]),
-        samples=samples[unit],
+        source=whole[np.repeat(firsts[unit], each) + within(each)],
+        samples=each,
         variant=variant,
         units=np.diff(offsets),
         tokens=np.diff(filled[offsets]),

@@ -98,7 +98,7 @@ class _Rows:
         self.label_offsets, labels = flat("labels")
         self.labels = labels.to_numpy()
         self.position_offsets, positions = flat("position_ids")
-        self.positions = positions.to_numpy().astype(np.int64)
+        self.positions = positions.to_numpy()
         self.sequences, lengths = flat("seq_lengths")
         self.sequence_lengths = lengths.to_numpy().astype(np.int64)
         self.blocks, blocks = flat("blocks")
@@ -134,6 +134,13 @@ def require(holds: NDArray[np.bool_], row: NDArray[np.int64], what: str) -> None
         raise DatasetError(message)
 
 
+def _require_tokens(holds: NDArray[np.bool_], r: _Rows, what: str) -> None:
+    """The same for tokens: `holds` bool [T]."""
+    if not holds.all():
+        wrong = int(np.argmin(holds))
+        require(np.zeros(1, bool), np.searchsorted(r.tokens, [wrong], side="right") - 1, what)
+
+
 def _rows_of(offsets: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
 
@@ -161,27 +168,28 @@ def _check_shape(r: _Rows) -> None:
 
 
 def _check_positions(r: _Rows, *, strategy: str, max_position: int, groups_apart: bool) -> None:
-    first = offsets_of(r.sequence_lengths)
-    token_sequence = np.repeat(np.arange(len(r.sequence_lengths)), r.sequence_lengths)
-    token_row, block_row, sequence_row = _rows_of(r.tokens), _rows_of(r.blocks), _rows_of(r.sequences)
+    first, blocks = offsets_of(r.sequence_lengths), offsets_of(r.block_length)[:-1]
+    block_row, sequence_row = _rows_of(r.blocks), _rows_of(r.sequences)
     # A conversation is what is placed as one: a sequence, or the sequences of a group, which count on from the first.
     opens = r.positions[first[:-1]] == 0
     opens |= np.diff(sequence_row, prepend=-1) > 0
     require(opens | groups_apart, sequence_row, "a sequence does not start at position 0")
     require((r.positions[first[:-1]] == 0) | ~opens, sequence_row, "a row does not start at position 0")
-    rising = np.diff(r.positions, prepend=-1) > 0
+    rising = np.ones(len(r.positions), bool)
+    np.greater(r.positions[1:], r.positions[:-1], out=rising[1:])
     rising[first[:-1][opens]] = True
-    require(rising, token_row, "position_ids do not increase inside a sequence")
-    plain = np.arange(len(r.positions)) - first[token_sequence]
-    block_first = offsets_of(r.block_length)[:-1]
-    require(r.positions[block_first] - plain[block_first] == r.bias, block_row, "a bias is not its block's")
+    _require_tokens(rising, r, "position_ids do not increase inside a sequence")
+    place = r.positions[blocks].astype(np.int64)
+    own = first[np.searchsorted(first, blocks, side="right") - 1]
+    require(place - (blocks - own) == r.bias, block_row, "a bias is not its block's")
     if strategy != "random":
-        moved = plain + np.repeat(r.bias, r.block_length)
-        require(r.positions == moved, token_row, "position_ids are not what the blocks and their biases say")
-    begins = np.zeros(len(r.positions), bool)
-    begins[first[:-1][opens]] = True
-    rise = np.diff(r.positions, prepend=0)[block_first] - 1
-    rise[begins[block_first]] = 0
+        # What rises by one inside a block, and begins where its bias says, is what the blocks say.
+        runs = np.ones(len(r.positions), bool)
+        np.equal(r.positions[1:] - r.positions[:-1], 1, out=runs[1:])
+        runs[blocks] = True
+        _require_tokens(runs, r, "position_ids are not what the blocks and their biases say")
+    rise = place - r.positions[blocks - 1] - 1  # the very first block has none before it, and opens a sequence
+    rise[np.isin(blocks, first[:-1][opens])] = 0
     every = np.ones(len(rise), bool)
     allowed = {"outer": ~r.responses, "inner": r.responses, "none": ~every}.get(strategy, every)
     require((rise == 0) | allowed, block_row, f"a gap where strategy {strategy} has none")
@@ -204,15 +212,18 @@ def _check_reasons(r: _Rows, opens: NDArray[np.bool_], max_position: int) -> Non
 
 
 def _check_labels(r: _Rows) -> None:
-    row = _rows_of(r.tokens)
     trained = r.labels != IGNORED
-    require((r.ids >= 0) & (~trained | (r.labels == r.ids)), row, "a label is neither its own id nor -100")
+    own = r.labels == r.ids
+    own |= ~trained
+    own &= r.ids >= 0
+    _require_tokens(own, r, "a label is neither its own id nor -100")
     first = offsets_of(r.sequence_lengths)[:-1]
     require(
         ~trained[first],
         _rows_of(r.sequences),
         "the first token of a sequence has a label, and nothing that predicts it",
     )
-    require(~trained | np.repeat(r.responses, r.block_length), row, "a label outside the responses")
-    per_row = np.bincount(row, weights=trained, minlength=len(r.n_tokens))
-    require(per_row > 0, np.arange(len(per_row)), "no label: nothing to train on")
+    of_block = np.logical_or.reduceat(trained, offsets_of(r.block_length)[:-1])
+    require(~of_block | r.responses, _rows_of(r.blocks), "a label outside the responses")
+    of_row = np.logical_or.reduceat(of_block, r.blocks[:-1])
+    require(of_row, np.arange(len(of_row)), "no label: nothing to train on")

@@ -48,15 +48,17 @@ def count_rows(spec: SizedSpec, trained: NDArray[np.bool_], layout: Layout, plac
     tally.histogram("row_fill_percent", Histogram(list(range(102)))).add(rows * 100 // spec.max_length)
     tally.histogram("conversation_tokens", Histogram(lengths)).add(sizes)
     tally.histogram("span_of_skipped", Histogram(spans)).add((last + 1 - sizes)[skipped])
-    tally.histogram("positions", Histogram(far)).add(placement.positions)
-    own, first = distances_to_prompts(placement)
-    tally.histogram("distance_to_prompt", Histogram(far)).add(own)
-    tally.histogram("distance_to_first_prompt", Histogram(far)).add(first)
+    starts, lengths, _ = placement.runs
+    tally.histogram("positions", Histogram(far)).add_runs(starts, lengths)
+    own, first, lengths = distances_to_prompts(placement)
+    tally.histogram("distance_to_prompt", Histogram(far)).add_runs(own, lengths)
+    tally.histogram("distance_to_first_prompt", Histogram(far)).add_runs(first, lengths)
 
 
-def distances_to_prompts(placement: Placement) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def distances_to_prompts(placement: Placement) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """How far every response token is, in positions, from the end of the prompt before it and from the end of its conversation's first
-    prompt: int64, both for all response tokens that have a prompt."""
+    prompt, for all response tokens that have a prompt, as runs of tokens one apart: both distances of a run's first token, and how many
+    tokens it has, int64 [runs]."""
     sequences = placement.sequences
     row, ends = sequences.of_block, offsets_of(sequences.lengths)[1:] - 1
     number = np.arange(len(sequences.lengths))
@@ -65,8 +67,8 @@ def distances_to_prompts(placement: Placement) -> tuple[NDArray[np.int64], NDArr
     # The first prompt ends where the first response begins; it may be several blocks (pose and cream split them).
     first_answer = np.full(len(sequences.row), len(number))
     np.minimum.at(first_answer, row[answers], number[answers])
-    positions = placement.positions.astype(np.int64)
-    sizes = sequences.lengths[answers]
-    at = positions[np.repeat(answers, sequences.lengths)]
-    own, first = ends[prompt[answers]], ends[first_answer[row[answers]] - 1]
-    return at - positions[np.repeat(own, sizes)], at - positions[np.repeat(first, sizes)]
+    starts, lengths, block = placement.runs
+    of_answers = answers[block]
+    starts, lengths, block = starts[of_answers], lengths[of_answers], block[of_answers]
+    own, first = (placement.positions[ends[last]] for last in (prompt[block], first_answer[row[block]] - 1))
+    return starts - own, starts - first, lengths

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packing.chat import ChatTemplate
-from packing.chat_layout import Rendered, TemplateRowError
+from packing.chat_layout import Joined, Layout, Rendered, TemplateRowError
 from packing.chat_tokens import (
     ChatTokens,
     chat_tokens,
@@ -27,7 +27,8 @@ from packing.records import Conversation, Rejected, conversations
 from packing.spec import Columns
 from packing.tokenizers import Tokenizer
 
-BATCH_ROWS = 512
+FIRST_ROWS, BATCH_ROWS = 32, 512
+"""Rows of the first batch, which a preview waits for, and of every other; where batches end leaves no trace in a file."""
 
 
 class ChatSpec(Protocol):
@@ -66,7 +67,7 @@ def token_batches(
 
     Raises BadRowError for the first row that cannot be used, or counts such rows where the spec says so.
     """
-    for span in rows_at(inputs, index, most=BATCH_ROWS):
+    for span in rows_at(inputs, index, most=BATCH_ROWS, first=FIRST_ROWS):
         found = conversations(
             span.table,
             container=span.piece.container,
@@ -86,23 +87,23 @@ def token_batches(
 
 def _usable(
     spec: ChatSpec, found: Sequence[Conversation | Rejected], template: ChatTemplate, tokenizer: Tokenizer, tally: Tally
-) -> tuple[list[Conversation], list[Rendered]]:
+) -> tuple[list[Conversation], list[Layout]]:
     """The conversations of a batch that can be laid out, and their renderings; the others are counted, or the first of them raised."""
     layouts = [_attempt(spec, item, template, tokenizer, unseen=True) for item in found]
     usable = [
         (item.messages, item.tools, layout)
         for item, layout in zip(found, layouts, strict=True)
-        if isinstance(item, Conversation) and isinstance(layout, Rendered)
+        if isinstance(item, Conversation) and isinstance(layout, Rendered | Joined)
     ]
     disagreed = template.disagreements(usable)
     tally.count("template_disagreements", disagreed)
     if disagreed:
         layouts = [_attempt(spec, item, template, tokenizer, unseen=False) for item in found]
     kept: list[Conversation] = []
-    rendered: list[Rendered] = []
+    rendered: list[Layout] = []
     for item, layout in zip(found, layouts, strict=True):
         tally.count("source_rows")
-        if isinstance(item, Conversation) and isinstance(layout, Rendered):
+        if isinstance(item, Conversation) and isinstance(layout, Rendered | Joined):
             kept.append(item)
             rendered.append(layout)
         else:
@@ -114,10 +115,16 @@ def _usable(
 
 def _attempt(
     spec: ChatSpec, item: Conversation | Rejected, template: ChatTemplate, tokenizer: Tokenizer, *, unseen: bool
-) -> Rendered | str:
+) -> Layout | str:
     """A row's rendering, or why it has none."""
     if not isinstance(item, Conversation):
         return item.reason
+    if unseen and item.tools is None and spec.thinking == "train":
+        joined = template.joined(item.messages, train_on=spec.train_on)
+        if joined is not None and (
+            spec.special_tokens_in_text == "allow" or not template.spells_special(joined.values)
+        ):
+            return joined
     try:
         return _render(spec, item, template, tokenizer, unseen=unseen)
     except TemplateRowError as error:

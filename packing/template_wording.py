@@ -6,7 +6,7 @@ About one row in a thousand is rendered all the same, chosen by what is in it, a
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -43,16 +43,23 @@ class Wordings:
 
     def joined(self, messages: Messages) -> tuple[Shape, tuple[Part, ...]] | None:
         """The shape and parts of a plain row without rendering it; None where it must be rendered to be known."""
-        wording = self._wording(tuple([message["role"] for message in messages]))
+        found = self.values(tuple([message["role"] for message in messages]), [m["content"] for m in messages])
+        if found is None:
+            return None
+        shape, values = found
+        return shape, joined(values, shape)
+
+    def values(self, roles: tuple[str, ...], contents: Sequence[str]) -> tuple[Shape, list[str]] | None:
+        """The shape of a plain row and what fills its gaps, without rendering it; None where it must be rendered to be known."""
+        wording = self._wording(roles)
         if wording is None:
             return None
-        contents = [message["content"] for message in messages]
         size = sum(map(len, contents))
         # Near the bounds on a rendering it takes a rendering to know on which side a row is.
         if size > MOST_CHARACTERS or wording.steps * (1 + size // STEP_CHARACTERS) > STEPS:
             return None
         shape, form, _ = wording
-        return shape, joined([form(contents[number]) for number in shape.order], shape)
+        return shape, [form(contents[number]) for number in shape.order]
 
     def _wording_of(self, roles: tuple[str, ...]) -> _Wording | None:
         """Found by rendering contents with space around them. None where there is no shape, or where some contents are trimmed and some

@@ -18,6 +18,7 @@ from packing.dataset.manifest import Manifest
 from packing.dataset.reader import file_digest, inside
 from service.connection import (
     DEFAULT_URL,
+    PASSING,
     PAUSE_SECONDS,
     TRIES,
     Connection,
@@ -35,7 +36,7 @@ RESUMABLE_BYTES = 8 * 1024 * 1024
 
 
 class Client:
-    """The API at one URL, with an API key where the service has keys. Redirects are not followed, so the key goes nowhere else."""
+    """The API at one URL, with an API key where the service has keys. The key goes nowhere else."""
 
     def __init__(
         self,
@@ -130,8 +131,9 @@ class Client:
         self._wire.call("DELETE", f"/v1/tokenizers/{segment(name)}")
 
     def events(self, job_id: str) -> Iterator[dict[str, Any]]:
-        """The events of a job as they happen, until it has ended; broken connections are taken up where they broke."""
-        seen, failures = 0, 0
+        """The events of a job as they happen, until it has ended; broken connections are taken up where they broke, and answers that ask
+        to wait are waited out."""
+        seen, failures, over = 0, 0, False
         while True:
             before = seen
             try:
@@ -140,14 +142,21 @@ class Client:
                     yield event
                     if event["type"] == "state" and event["data"]["state"] in ENDED:
                         return
-                if seen == before and self.job(job_id)["state"] in ENDED:
-                    return
+                if seen == before:
+                    if over:
+                        return
+                    # What ended it may have come since the stream broke off: the stream is asked once more.
+                    over = self.job(job_id)["state"] in ENDED
             except (httpx2.HTTPError, UnreachableError) as error:
                 failures += 1
                 never_there = seen == 0 and isinstance(error, httpx2.ConnectError)
                 if never_there or failures > TRIES:
                     raise self._wire.unreachable(error) from error
-            time.sleep(self._wire.pause)
+            except RefusedError as error:
+                failures += 1
+                if error.status not in PASSING or failures > TRIES:
+                    raise
+            time.sleep(self._wire.pause * 2**failures)
 
     def download(self, dataset_id: str, folder: Path, *, plan: Report = ignore, report: Report = ignore) -> Manifest:
         """Fetch a dataset into `folder`, manifest last. What is there and right is not fetched again, what is begun goes on.
@@ -199,8 +208,8 @@ class Client:
             return
         # If-Range: should the file be another one now, all of it comes.
         headers = {"Range": f"bytes={have}-", "If-Range": f'"{sha256}"'} if have else {}
-        with self._wire.http.stream("GET", url, headers={**headers, "Accept-Encoding": "identity"}) as response:
-            if response.status_code >= 400:
+        with self._wire.stream(url, {**headers, "Accept-Encoding": "identity"}) as response:
+            if response.status_code >= 300:
                 response.read()
                 raise refusal(response)
             mode = "ab" if response.status_code == 206 else "wb"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import httpx2
@@ -15,6 +16,7 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 TRIES = 5
 PASSING = (429, 502, 503, 504)
 """Answers that ask to wait."""
+REDIRECT = 307
 PAUSE_SECONDS = 0.5
 
 
@@ -34,7 +36,7 @@ class RefusedError(LongweaveError):
 
 
 class Connection:
-    """The API at one URL, with an API key where the service has keys. Redirects are not followed, so the key goes nowhere else."""
+    """The API at one URL, with an API key where the service has keys. The key goes nowhere else."""
 
     def __init__(
         self,
@@ -67,6 +69,22 @@ class Connection:
         if response.status_code >= 400:
             raise refusal(response)
         return response
+
+    @contextmanager
+    def stream(self, path: str, headers: Mapping[str, str]) -> Generator[httpx2.Response]:
+        """A GET whose body comes in pieces. Where the service sends us on to its object store, we go there once and without the key."""
+        with self.http.stream("GET", path, headers=headers) as response:
+            if response.status_code != REDIRECT:
+                yield response
+                return
+            onward = self.http.build_request("GET", response.headers["Location"], headers=headers)
+        for name in ("Authorization", "If-Range"):  # the store knows neither our keys nor our tags
+            onward.headers.pop(name, None)
+        answer = self.http.send(onward, stream=True)
+        try:
+            yield answer
+        finally:
+            answer.close()
 
     def patiently(self, call: Callable[[], Any]) -> Any:
         """Repeat a call that may be repeated, after connections that broke and answers that ask to wait."""

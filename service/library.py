@@ -74,6 +74,10 @@ class Library:
         """Bytes start..end of a file (end not included)."""
         return self._objects.stream(item.object, start, end)
 
+    def address(self, item: Item, *, seconds: int) -> str | None:
+        """Where anybody may read a file for so long without asking us; None where the store does not offer it."""
+        return self._objects.presigned(item.object, seconds=seconds)
+
     def read(self, item: Item) -> bytes:
         """A whole file, for the small ones."""
         return self._objects.read(item.object)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from service.jobs.catalog import Catalog
 from service.jobs.leases import LeaseStore
+from service.jobs.shard_times import BOUNDS
 from service.jobs.store import JobStore
 
 MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -45,15 +47,15 @@ class RequestMeter:
 
 
 class DatabaseCollector(Collector):
-    """Gauges read from the database when they are asked for, so that any process of the API gives the same."""
+    """What is read from the database when they are asked for, so that any process of the API gives the same."""
 
     def __init__(self, jobs: JobStore, leases: LeaseStore, catalog: Catalog) -> None:
         self._jobs = jobs
         self._leases = leases
         self._catalog = catalog
 
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Every gauge; raises what SQLAlchemy raises where there is no database."""
+    def collect(self) -> Iterable[Metric]:
+        """Every metric; raises what SQLAlchemy raises where there is no database."""
         states = GaugeMetricFamily("longweave_jobs", "Jobs by state.", labels=["state"])
         for state, count in self._jobs.counts().items():
             states.add_metric([state], count)
@@ -73,6 +75,19 @@ class DatabaseCollector(Collector):
         yield from (
             _gauge(f"dataset_{name}", f"The {name} of all datasets there are.", n) for name, n in totals.items()
         )
+        yield from self._shards()
+
+    def _shards(self) -> Iterable[Metric]:
+        """Counters of all runners: they go on where runners or the API start again."""
+        seconds = HistogramMetricFamily("longweave_shard_seconds", "What building a shard took.", labels=["kind"])
+        tokens = CounterMetricFamily("longweave_shard_tokens", "Tokens in shards that were built.", labels=["kind"])
+        for kind, times in self._leases.shard_times().items():
+            bounds = [*(str(bound) for bound in BOUNDS), "+Inf"]
+            buckets = list(zip(bounds, accumulate(times.shards), strict=True))
+            seconds.add_metric([kind], buckets, times.seconds)
+            tokens.add_metric([kind], times.tokens)
+        yield seconds
+        yield tokens
 
 
 def exposition(meter: RequestMeter, database: DatabaseCollector) -> bytes:

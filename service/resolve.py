@@ -45,15 +45,17 @@ def resolve_sources(spec: CommonSpec, catalog: Catalog, objects: Objects) -> Map
 def resolve_tokenizer(
     name: str, *, owner: str, settings: Settings, catalog: Catalog, objects: Objects
 ) -> TokenizerRecord:
-    """The tokenizer that an owner means by a name: the builtin one, the operator's, or one they uploaded, in this order.
+    """The tokenizer that an owner means by a name: the builtin one, one they uploaded, or the operator's, in this order.
+
+    An operator who takes a name that a user had already changes none of that user's specs and waiting jobs.
 
     Raises TokenizerError where there is none. An uploaded one is not opened here.
     """
     registered = settings.registered_tokenizers()
-    if name == BUILTIN_NAME or name in registered:
-        return find_tokenizer(name, registered=registered)
-    entry = catalog.tokenizers.named(name, owner=owner)
+    entry = None if name == BUILTIN_NAME else catalog.tokenizers.named(name, owner=owner)
     if entry is None:
+        if name == BUILTIN_NAME or name in registered:
+            return find_tokenizer(name, registered=registered)
         known = ", ".join([BUILTIN_NAME, *sorted(registered)])
         message = f"there is no tokenizer {name!r}; known: {known}, and those you upload (POST /v1/tokenizers)"
         raise TokenizerError(message, param="/tokenizer")

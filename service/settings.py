@@ -19,6 +19,7 @@
 | LONGWEAVE_HEARTBEAT_SECONDS | a quarter of the lease | how often a runner says it is alive |
 | LONGWEAVE_RETRY_SECONDS | 5 | the first pause after an unexpected error; doubled each time |
 | LONGWEAVE_LOG | text | the form of log lines: text or json |
+| LONGWEAVE_PRESIGN | false | true sends downloads to the object store, where it can be reached by clients |
 | LONGWEAVE_FREE_BYTES | 256 MiB | what jobs leave free on the disk of a local store |
 """
 
@@ -73,6 +74,7 @@ class Settings:
     retry_seconds: float = 5.0
     log: Form = "text"
     free_bytes: int = 256 * MIB
+    presign: bool = False
     limits: Limits = Limits()
 
     @property
@@ -115,8 +117,9 @@ class Settings:
             lease_seconds=lease,
             heartbeat_seconds=_number(environ, "LONGWEAVE_HEARTBEAT_SECONDS", float, lease / 4, least=0.05),
             retry_seconds=_number(environ, "LONGWEAVE_RETRY_SECONDS", float, 5.0, least=0),
-            log=_log_form(environ),
+            log=_chosen(environ, "LONGWEAVE_LOG", get_args(Form)),
             free_bytes=_number(environ, "LONGWEAVE_FREE_BYTES", int, 256 * MIB, least=0),
+            presign=_chosen(environ, "LONGWEAVE_PRESIGN", ("false", "true")) == "true",
             limits=Limits(
                 upload_bytes=_number(environ, "LONGWEAVE_MAX_UPLOAD_BYTES", int, Limits().upload_bytes, least=1),
                 body_bytes=_number(environ, "LONGWEAVE_MAX_BODY_BYTES", int, Limits().body_bytes, least=1),
@@ -128,13 +131,14 @@ class Settings:
         )
 
 
-def _log_form(environ: Mapping[str, str]) -> Form:
-    given = environ.get("LONGWEAVE_LOG") or "text"
-    for form in get_args(Form):
-        if form == given:
-            return form
-    message = f"LONGWEAVE_LOG is text or json, not {given!r}"
-    raise SettingsError(message, param="LONGWEAVE_LOG")
+def _chosen(environ: Mapping[str, str], name: str, choices: tuple[T, T]) -> T:
+    """The choice that a variable names; the first is the default."""
+    given = environ.get(name) or choices[0]
+    for choice in choices:
+        if choice == given:
+            return choice
+    message = f"{name} is {choices[0]} or {choices[1]}, not {given!r}"
+    raise SettingsError(message, param=name)
 
 
 def _number(environ: Mapping[str, str], name: str, read: Callable[[str], T], default: T, *, least: float) -> T:

@@ -56,7 +56,7 @@ class Spec(CommonSpec):
     qa_1: Source | None = None
     qa_2: Source | None = None
     tasks: Annotated[list[Name], Field(min_length=1, max_length=32)] | None = None
-    lengths: Annotated[list[Annotated[int, Field(ge=512, le=2**21)]], Field(min_length=1, max_length=64)] = LENGTHS
+    lengths: Annotated[list[Annotated[int, Field(ge=64, le=2**21)]], Field(min_length=1, max_length=64)] = LENGTHS
     depths: int | Annotated[list[Annotated[float, Field(ge=0, le=100)]], Field(min_length=1, max_length=1001)] = 11
     repeats: Annotated[int, Field(ge=1, le=100_000)] = 5
     answer_budget: Annotated[int, Field(ge=1, le=2**20)] | None = None

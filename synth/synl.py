@@ -27,7 +27,8 @@ __all__ = ["Spec", "build", "charts", "check", "conclude", "needs_survey", "plan
 
 SHARD_TOKENS = 2 * 1024 * 1024
 """Tokens of a shard where the spec says nothing: some seconds' work."""
-BATCH_ROWS, BATCH_TOKENS = 16, 256 * 1024
+FIRST_ROWS, BATCH_ROWS, BATCH_TOKENS = 4, 16, 256 * 1024
+"""Rows of a shard's first batch, which a preview waits for, and of every other; where batches end leaves no trace in a file."""
 AUDITED = 16
 """One row in so many has its answers recomputed while it is built, and the first row of every shard."""
 
@@ -117,7 +118,7 @@ def build(spec: Spec, shard: Shard, inputs: Inputs, tally: Tally) -> Iterator[pa
     first, count = int(shard.work["first"]), int(shard.work["rows"])
     split: Split = "test" if shard.split == "test" else "train"
     pending: list[Mapping[str, Any]] = []
-    tokens = 0
+    tokens, most = 0, FIRST_ROWS
     for row, target in enumerate(_lengths(spec, np.arange(first, first + count)).tolist(), first):
         found = fitted(mix, counter, seed=spec.seed, row=row, split=split, target=target)
         record = synl_rows.record(row, split, found)
@@ -127,9 +128,9 @@ def build(spec: Spec, shard: Shard, inputs: Inputs, tally: Tally) -> Iterator[pa
             tally.count("answers_audited", audit(record))
         pending.append(record)
         tokens += found.tokens
-        if len(pending) == BATCH_ROWS or tokens >= BATCH_TOKENS:
+        if len(pending) == most or tokens >= BATCH_TOKENS:
             yield pa.RecordBatch.from_pylist(pending, schema=schemas.SYNL)
-            pending, tokens = [], 0
+            pending, tokens, most = [], 0, BATCH_ROWS
     tally.count("tokenizer_disagreements", counter.disagreed)
     if pending:
         yield pa.RecordBatch.from_pylist(pending, schema=schemas.SYNL)

@@ -95,6 +95,8 @@ def _weights(what: str, names: str, known: Mapping[str, object] | None = None) -
 Weights = Annotated[dict[str, float], Field(max_length=256)]
 LOCALES = "en_US and zh_CN, and every other locale of Faker (de_DE, fr_FR, ja_JP, …) with English sentences"
 LOCALE_WEIGHTS = {"en_US": 3.0, "zh_CN": 1.0}
+SAMPLE_ROWS = 4096
+"""Rows that a plan for a preview or an estimate has at most."""
 SPLIT_WEIGHTS = {"train": 0.98, "test": 0.02}
 
 
@@ -130,6 +132,14 @@ class Spec(CommonSpec):
     def wanted(self) -> tuple[Literal["rows", "tokens"], int]:
         """As many rows as `samples` says."""
         return "rows", self.samples
+
+    def for_sample(self) -> Self:
+        """The first rows alone, where their split has many: a row is the same however many follow."""
+        share = self.split.get("test", 0) / sum(self.split.values())
+        first, rows = ("test", self.samples) if share == 1 else ("train", self.samples * (1 - share) - 1)
+        if rows < SAMPLE_ROWS:
+            return self
+        return self.model_copy(update={"samples": SAMPLE_ROWS, "split": {first: 1.0}})
 
     def mix(self) -> Mix:
         """What conversations are drawn from."""

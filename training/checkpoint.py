@@ -34,6 +34,7 @@ from packing.dataset.manifest import canonical_json
 from training.config import Config
 from training.errors import CheckpointError
 from training.gathered import read_optimizer, weights, write_parts
+from training.lora import ADAPTER, adapted, merged, write_adapter
 from training.parallel import Ranks
 from training.positions import check_saved_positions
 from training.stream import DataState
@@ -47,6 +48,8 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 
 NO_PART = frozenset({"data", "checkpoint", "evaluate", "parallel"})
 """Sections that are no part of what a run is."""
+SAME_BITS = frozenset({"/model/checkpointing"})
+"""Fields of the others that change no number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +72,10 @@ def identity(config: Config, data_digest: str) -> dict[str, Any]:
     for name, value in sections.items():
         if isinstance(value, dict):
             flat |= {f"/{name}/{field}": item for field, item in value.items()}
+    flat = {name: value for name, value in flat.items() if name not in SAME_BITS}
     order = {f"/data/{name}": getattr(config.data, name) for name in ("shuffle_seed", "split", "too_long")}
-    return flat | order | {"/data (sha256 of its manifest)": data_digest}
+    # As run.json gives it back, lists for tuples among it.
+    return json.loads(canonical_json(flat | order | {"/data (sha256 of its manifest)": data_digest}))
 
 
 def digest(run: Mapping[str, Any]) -> str:
@@ -191,6 +196,10 @@ def _on_cpu(tensor: torch.Tensor, *, copy: bool) -> torch.Tensor:
 def _write_model(
     work: Path, model: PreTrainedModel, whole: dict[str, torch.Tensor] | None, tokenizer_from: Path | None
 ) -> None:
+    if adapted(model):
+        state = model.state_dict() if whole is None else whole
+        write_adapter(model, state, work / ADAPTER)
+        whole = merged(model, state)
     model.save_pretrained(work, state_dict=whole)
     check_saved_positions(work, model)
     for name in TOKENIZER_FILES:

@@ -31,6 +31,7 @@ from training.evaluation.measure import Evaluations
 from training.flops import work_of
 from training.loss import chunked_cross_entropy, target_weights
 from training.loss_split import LossSplit
+from training.memory import at_work
 from training.messages import chat_encoder, tokenizer_folder
 from training.model import describe, hidden_states, load_model, output_head, preflight
 from training.optimizer import build_optimizer, learning_rate
@@ -42,6 +43,7 @@ from training.saving import Saver
 from training.sequence_parallel import attend_across, own_targets, own_tokens, padded, preflight_across
 from training.source import Source, open_source
 from training.stream import DataState, Extent, RowStream
+from training.vocabulary import check_tokenizer
 
 Say = Callable[[str], None]
 Record = Callable[[dict[str, Any]], None]
@@ -125,6 +127,8 @@ def _run(config: Config, source: Source, whose: dict[str, Any], ranks: Ranks, sa
         encoder=lambda: chat_encoder(config.model, source.manifest),
     )
     extent = checked_extent(stream, config)
+    if unknown := check_tokenizer(config, source.manifest, extent):
+        say(unknown)
     start = newest(folder, whose, say) or Checkpoint(folder=folder, step=0, data=DataState())
     if not ranks.agree(start.step):
         message = f"the ranks see different checkpoints in {folder}: it must lie where every node can read and write"
@@ -143,7 +147,7 @@ def _run(config: Config, source: Source, whose: dict[str, Any], ranks: Ranks, sa
         rows=stream.rows,
         start=start.step,
     )
-    model = load_model(config.model, extent=extent, manifest=source.manifest, checkpoint=resumed)
+    model = load_model(config.model, extent=extent, manifest=source.manifest, checkpoint=resumed, say=say)
     ranks = ranks.spread(model.train(), shard=config.parallel.shard)
     optimizer = build_optimizer(model, config.optimizer)
     if resumed is not None:
@@ -344,8 +348,7 @@ def weighted_loss(
     (float32 [N]) over the step's whole weight, a float32 scalar. `each` (float32 [N]) is given the loss of every target.
     """
     head = output_head(model)
-    # Weights stay float32; on CUDA the work is done in bfloat16.
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=model.device.type == "cuda"):
+    with at_work(model):
         hidden = hidden_states(model, batch)[0]
         part = chunked_cross_entropy(head, hidden, batch.targets[0], weights, each=each) / total
         if not bool((batch.targets != IGNORED).any()):

@@ -25,37 +25,48 @@ from training.attention import (
 from training.batch import Batch
 from training.config import ModelConfig
 from training.errors import ModelError
+from training.lora import adapted, add_adapter, read_adapter
+from training.memory import prepare
 from training.positions import check_positions, set_positions
 from training.presets import PRESETS
 from training.stream import Extent
+from training.vocabulary import check_size
 
 INIT_SEED = 0
 """A preset is drawn from this seed: the same model every time."""
 
 
 def load_model(
-    config: ModelConfig, *, extent: Extent, manifest: Manifest, checkpoint: Path | None = None
+    config: ModelConfig,
+    *,
+    extent: Extent,
+    manifest: Manifest,
+    checkpoint: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> PreTrainedModel:
     """The model of a run, in float32, with our attention, its RoPE base set for the data and read back.
 
-    `checkpoint`: where a run goes on from, instead of the config's path or preset. Weights come from safetensors alone
+    `checkpoint`: where a run goes on from, instead of the config's path or preset. `say` takes a line where positions go
+    beyond what the model was made for. Weights come from safetensors alone
     (nothing is unpickled), from local files alone, and no code of a model's directory is run.
 
     Raises ModelError (AttentionError, RopeError) for a model that cannot be loaded or reproduced, SpecError for a
     lowered base.
     """
-    folder = checkpoint or (Path(config.path) if config.path is not None else None)
+    own = Path(config.path) if config.path is not None else None
+    folder = own if config.lora else checkpoint or own  # an adapter goes on from the model it is beside
     settings = _settings(config, manifest, folder)
     _refuse(settings)
-    if extent.token_id >= settings.vocab_size:
-        message = (
-            f"the data hold token id {extent.token_id}, the model has {settings.vocab_size} tokens: the data were made "
-            "with another tokenizer"
-        )
-        raise ModelError(message)
-    set_positions(settings, config.rope_base, extent)
+    check_size(settings.vocab_size, extent)
+    if stretched := set_positions(settings, config.rope_base, extent):
+        say(stretched)
     model = _build(settings) if folder is None else _read_weights(folder, settings)
     check_positions(model)
+    if config.lora is not None:
+        add_adapter(model, config.lora)
+        if checkpoint is not None:
+            read_adapter(model, checkpoint)
+    prepare(model, config)
     return model
 
 
@@ -70,6 +81,12 @@ def _refuse(settings: Any) -> None:
     """Raise ModelErrors for what a config alone shows to be unserved."""
     refuse_unrouted(settings)
     refuse_windows(settings)
+    for name in ("attention_dropout", "attn_pdrop"):
+        if share := getattr(settings, name, None):
+            message = (
+                f"the model's config asks for {name} {share}, which the worker's attention does not serve: set it to 0"
+            )
+            raise ModelError(message)
     if settings.model_type in ONE_AT_A_TIME and is_initialized():
         message = f"a model of type {settings.model_type} is run a sequence at a time, and so in one process only"
         raise ModelError(message)
@@ -232,4 +249,6 @@ def describe(model: PreTrainedModel) -> str:
     """One line on a model: type, parameters, positions."""
     config: Any = model.config
     parameters = sum(p.numel() for p in model.parameters())
-    return f"{config.model_type}, {parameters / 1e6:.1f} M parameters, {check_positions(model)}"
+    learnt = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    adapter = f" ({learnt / 1e6:.2f} M of them, the adapter's, are learnt)" if adapted(model) else ""
+    return f"{config.model_type}, {parameters / 1e6:.1f} M parameters{adapter}, {check_positions(model)}"

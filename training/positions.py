@@ -13,7 +13,7 @@ from torch import nn
 
 from packing.dataset.errors import FieldProblem, SpecError
 from training.errors import PositionError
-from training.rope import check_rope, check_saved_rope, rotated_size, set_rope
+from training.rope import check_rope, check_saved_rope, ntk_base, rotated_size, set_rope
 from training.stream import Extent
 
 Kind = Literal["rotary", "learned", "alibi", "none"]
@@ -36,16 +36,17 @@ def kind_of(config: Any) -> Kind:
     return BY_TYPE.get(config.model_type, "rotary")
 
 
-def set_positions(config: Any, asked: str | float, extent: Extent) -> None:
+def set_positions(config: Any, asked: str | float, extent: Extent) -> str | None:
     """Set a model's config for the data's positions before the model is built: its RoPE, see training.rope.set_rope.
+
+    Returns a line with the figures where the data go beyond the positions the model was made for, else None.
 
     Raises PositionError where the data's positions mean nothing to a model without RoPE, RopeError and SpecError as
     set_rope does, and SpecError for a base where there is none.
     """
     kind = kind_of(config)
     if kind == "rotary":
-        set_rope(config, asked, needed=extent.position + 1)
-        return
+        return _stretched(config, asked, extent.position + 1)
     if asked != "auto":
         message = f"a model of type {config.model_type} has {NAMES[kind]} and no RoPE: leave rope_base out"
         raise SpecError([FieldProblem(pointer="/model/rope_base", message=message)])
@@ -66,6 +67,20 @@ def set_positions(config: Any, asked: str | float, extent: Extent) -> None:
             f"{config.max_position_embeddings - 1:,}: take a model with RoPE, or shorter rows"
         )
         raise PositionError(message)
+    return None
+
+
+def _stretched(config: Any, asked: str | float, needed: int) -> str | None:
+    window: int | None = getattr(config, "max_position_embeddings", None)
+    own = (getattr(config, "rope_parameters", None) or {}).get("rope_theta")
+    base = set_rope(config, asked, needed=needed)
+    if own is None or window is None or needed <= window:
+        return None
+    line = f"the data's positions go to {needed - 1:,}, the model was made for {window:,}: its RoPE base {own:,.0f} becomes {base:,.0f}"
+    wanted = ntk_base(own, window=window, needed=needed, size=rotated_size(config))
+    if base < wanted:
+        line += f", and {wanted:,.0f} is what positions so far ask for (rope_base: auto)"
+    return line
 
 
 def check_positions(model: nn.Module) -> str:

@@ -15,9 +15,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from packing.dataset.errors import FieldProblem, SpecError
 from training.errors import RopeError
+
+SCALED = ("linear", "dynamic", "yarn", "longrope", "llama3")
+"""Kinds of RoPE with a rule of their own, that are taken as they are inside their windows."""
 
 
 def ntk_base(base: float, *, window: int, needed: int, size: int) -> float:
@@ -47,17 +51,35 @@ def set_rope(config: Any, asked: str | float, *, needed: int) -> float:
     if base < own:
         message = f"{base:g} is below the model's own base, {own:g}: lowering it would undo what the model has learnt"
         raise SpecError([FieldProblem(pointer="/model/rope_base", message=message)])
-    if kind != "default" and (base != own or needed > window):
-        message = (
-            f"its RoPE is of type {kind}, with a rule of its own for {window} positions; the data need {needed}, "
-            "and only plain RoPE (type default) is stretched: take data with smaller positions, or a model with it"
-        )
-        raise RopeError(message)
+    if kind != "default":
+        _refuse_scaled(config, kind, window=window, needed=needed, changed=base != own)
     if kind == "default":
         # Both keys: transformers ignores a rope_theta that stands elsewhere once the config exists.
         config.rope_parameters = {**parameters, "rope_type": "default", "rope_theta": float(base)}
         config.max_position_embeddings = max(window, needed)
     return float(base)
+
+
+def _refuse_scaled(config: Any, kind: str, *, window: int, needed: int, changed: bool) -> None:
+    """Raise RopeError where RoPE of a kind that is scaled by a rule of its own would not rotate every row alike.
+
+    linear, yarn and llama3 scale once and for all. dynamic scales by the largest position of the rows it has seen, but
+    not inside its window; longrope changes over for a whole packed row once a position lies beyond the window it was
+    first trained with.
+    """
+    parameters: dict[str, Any] = config.rope_parameters
+    fixed = window
+    if kind == "longrope":
+        fixed = parameters.get("original_max_position_embeddings") or config.original_max_position_embeddings
+    elif kind not in SCALED:
+        message = f"its RoPE is of type {kind}, which the worker does not know: it serves default, {', '.join(SCALED)}"
+        raise RopeError(message)
+    if changed or needed > fixed:
+        message = (
+            f"its RoPE is of type {kind}, with a rule of its own for {fixed} positions; the data need {needed}, "
+            "and only plain RoPE (type default) is stretched: take data with smaller positions, or a model with it"
+        )
+        raise RopeError(message)
 
 
 def rotated_size(config: Any) -> int:
@@ -91,8 +113,12 @@ def check_rope(model: nn.Module) -> float:
         if buffer.dtype != torch.float32:
             message = f"{name} is {buffer.dtype}, not float32: positions beyond 2,047 would be noise"
             raise RopeError(message)
-        if parameters["rope_type"] == "default" and not _made_with(buffer, base):
+        kind = parameters["rope_type"]
+        if kind == "default" and not _made_with(buffer, base):
             message = f"{name} was made with base {read_base(buffer):.6g}, the model's config says {base:.6g}"
+            raise RopeError(message)
+        if kind != "default" and not torch.allclose(buffer.cpu(), ROPE_INIT_FUNCTIONS[kind](config)[0].cpu()):
+            message = f"{name} holds other frequencies than RoPE of type {kind} with the model's config gives"
             raise RopeError(message)
     return base
 

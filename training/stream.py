@@ -68,7 +68,8 @@ class _Group:
 class Extent:
     """The largest values of a split, from the footers' statistics: what a model and a packed row must hold.
 
-    `jumps`: whether positions jump in any row; `targets`: whether any token is to be learnt.
+    `jumps`: whether positions jump in any row; `targets`: whether any token is to be learnt; `messages`: whether rows
+    are tokenised here, with the model's tokenizer.
     """
 
     position: int
@@ -76,6 +77,7 @@ class Extent:
     row_tokens: int
     jumps: bool = False
     targets: bool = True
+    messages: bool = False
 
 
 class RowStream:
@@ -115,6 +117,7 @@ class RowStream:
                 token_id=self._encoder.largest_id,
                 row_tokens=longest,
                 targets=bool(largest["assistants"]),
+                messages=True,
             )
         last = largest["seq_lengths"] - 1
         position = largest.get("position_ids", last)

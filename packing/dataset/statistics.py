@@ -52,6 +52,21 @@ class Histogram:
         self.above += int((bins >= len(self.counts)).sum())
         self._extend(len(array), int(array.sum()), int(array.min()), int(array.max()))
 
+    def add_runs(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
+        """Count whole numbers that come in runs: `lengths` int64 [n] of them from each of `starts` int64 [n] on, one apart."""
+        starts, lengths = starts[lengths > 0], lengths[lengths > 0]
+        if not len(starts):
+            return
+        ends = starts + lengths
+        edges = np.asarray(self.edges)
+        # Below an edge lies of a run what lies beyond its start less what lies beyond its end.
+        below = _beyond(starts, edges) - _beyond(ends, edges)
+        total = int(lengths.sum())
+        self.counts += np.diff(below)
+        self.below += int(below[0])
+        self.above += total - int(below[-1])
+        self._extend(total, int((lengths * (starts + ends - 1) // 2).sum()), int(starts.min()), int(ends.max()) - 1)
+
     def merge(self, other: Histogram) -> None:
         """Add another histogram's counts; the edges must be the same."""
         if list(self.edges) != list(other.edges):
@@ -102,3 +117,10 @@ class Histogram:
             least=value["min"],
             largest=value["max"],
         )
+
+
+def _beyond(points: NDArray[np.int64], edges: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How far each of `edges` int64 [E] lies beyond all `points` int64 [n] before it, summed: int64 [E]."""
+    points = np.sort(points)
+    before = np.searchsorted(points, edges)
+    return edges * before - np.concatenate([np.zeros(1, np.int64), np.cumsum(points)])[before]

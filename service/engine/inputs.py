@@ -60,7 +60,12 @@ class StoreInputs:
             return np.zeros(0, np.int32)
         opens = np.append(True, spans[1:, 0] != spans[:-1, 1])
         starts, ends = spans[opens, 0], spans[np.append(opens[1:], True), 1]
-        parts = self._objects.read_ranges(kept_path(self._work, number), (starts * 4).tolist(), (ends * 4).tolist())
+        path = kept_path(self._work, number)
+        try:
+            parts = self._objects.read_ranges(path, (starts * 4).tolist(), (ends * 4).tolist())
+        except EOFError as error:
+            message = f"what was kept of the source while it was surveyed is cut short in the store ({path})"
+            raise SourceError(message) from error
         return np.frombuffer(b"".join(parts), "<i4")
 
 

@@ -6,7 +6,9 @@ absent, last; with it the dataset exists, without it nothing does.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Protocol
 
 import pyarrow as pa
@@ -37,6 +39,7 @@ from service.faults import crash_point
 from service.kinds import KINDS, parts_of
 from service.storage.datasets import dataset_source
 from service.storage.objects import Objects
+from service.storage.seals import DamagedError
 from service.storage.source_record import SourceRecord
 from service.storage.space import require_room
 
@@ -222,14 +225,22 @@ def _survey(assembly: Assembly, inputs: Inputs, executor: Executor, watch: Watch
     if not assembly.kind.needs_survey(assembly.spec):
         return [], tally
     objects, work = assembly.objects, assembly.work
-    paths = {number: survey_path(work, number) for number in range(len(inputs.pieces))}
-    tasks = {path: survey_payload(objects.url, work, n) for n, path in paths.items() if objects.size(path) is None}
+    found: dict[int, tuple[pa.Table, Tally]] = {}
+    tasks: dict[str, bytes] = {}
+    for number in range(len(inputs.pieces)):
+        watch.check()
+        path = survey_path(work, number)
+        if objects.size(path) is not None:
+            with suppress(DamagedError):
+                found[number] = read_survey(objects, work, number)
+        if number not in found:
+            tasks[path] = survey_payload(objects.url, work, number)
     for _ in results(objects, work, executor, tasks, watch.check):
         pass
     tables: list[pa.Table] = []
-    for number in paths:
+    for number in range(len(inputs.pieces)):
         watch.check()
-        table, counted = read_survey(objects, work, number)
+        table, counted = found.pop(number, None) or read_survey(objects, work, number)
         tables.append(table)
         tally.merge(counted)
     return tables, tally
@@ -241,7 +252,7 @@ def _build(assembly: Assembly, plan: Plan, executor: Executor, watch: Watch, res
     tasks: dict[str, bytes] = {}
     for shard in plan.shards:
         watch.check()
-        receipt = _found(assembly, shard.index)
+        receipt = _found(assembly, shard.index, watch)
         if receipt is not None:
             receipts[shard.index] = receipt
             watch.built(receipt, found=True)
@@ -261,13 +272,23 @@ def _build(assembly: Assembly, plan: Plan, executor: Executor, watch: Watch, res
     return [receipts[shard.index] for shard in plan.shards]
 
 
-def _found(assembly: Assembly, index: int) -> Receipt | None:
-    """The receipt an earlier attempt left, if the shard it speaks of still stands at its length."""
-    path = receipt_path(assembly.work, index)
-    if assembly.objects.size(path) is None:
+def _found(assembly: Assembly, index: int, watch: Watch) -> Receipt | None:
+    """The receipt an earlier attempt left, if it is whole and the shard it speaks of still stands as it was written."""
+    objects, path = assembly.objects, receipt_path(assembly.work, index)
+    if objects.size(path) is None:
         return None
-    receipt = Receipt.from_bytes(assembly.objects.read(path))
-    return receipt if assembly.objects.size(assembly.place(receipt.path)) == receipt.bytes else None
+    try:
+        receipt = Receipt.from_bytes(objects.read(path), path=path)
+    except DamagedError:
+        return None
+    place = assembly.place(receipt.path)
+    if objects.size(place) != receipt.bytes:
+        return None
+    digest = hashlib.sha256()
+    for chunk in objects.stream(place, 0, receipt.bytes):
+        watch.check()
+        digest.update(chunk)
+    return receipt if digest.hexdigest() == receipt.sha256 else None
 
 
 def _commit(assembly: Assembly, manifest: Manifest) -> None:
@@ -275,7 +296,10 @@ def _commit(assembly: Assembly, manifest: Manifest) -> None:
     path = assembly.place(manifests.NAME)
     data = manifest.to_bytes()
     crash_point("before_manifest")
-    if not assembly.objects.create(path, data) and assembly.objects.read(path) != data:
+    if (
+        not assembly.objects.create(path, data, staging=f"{assembly.work}/partial")
+        and assembly.objects.read(path) != data
+    ):
         message = f"another dataset was committed at {path} meanwhile"
         raise CommitConflictError(message, param=path)
     crash_point("after_manifest")

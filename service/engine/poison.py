@@ -16,6 +16,7 @@ from packing.dataset.errors import LongweaveError
 from packing.dataset.manifest import canonical_json
 from packing.plan import Piece, Shard
 from service.storage.objects import Objects
+from service.storage.seals import DamagedError, seal, unseal
 
 TRIES = 3
 """Times a task may kill what runs it."""
@@ -55,14 +56,14 @@ def begin(objects: Objects, work: str, receipt: str, *, what: str, param: str) -
     path = mark_path(work, receipt)
     before = read_mark(objects, path)
     mark = Mark(tries=1 + (before.tries if before is not None else 0), what=what, param=param)
-    objects.write(path, canonical_json(asdict(mark)), durable=False)
+    objects.write(path, seal(canonical_json(asdict(mark))), durable=False)
 
 
 def read_mark(objects: Objects, path: str) -> Mark | None:
-    """A task's mark; None where it has not begun."""
+    """A task's mark; None where it has not begun, or where a power cut tore the mark, which is not written to last."""
     try:
-        return Mark(**json.loads(objects.read(path)))
-    except FileNotFoundError:
+        return Mark(**json.loads(unseal(objects.read(path), path=path)))
+    except (FileNotFoundError, DamagedError):
         return None
 
 

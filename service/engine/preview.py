@@ -48,6 +48,9 @@ def plan_ahead(*, spec: CommonSpec, tokenizer: TokenizerRecord, objects: Objects
     """Make the plan of a spec without sources, to raise what would be wrong with it before a job is made: a length too small, say."""
     kind = KINDS[spec.kind]
     if not spec.sources() and not spec.part_specs() and not kind.needs_survey(spec):
+        sample = spec.for_sample()
+        # Fewer of the same rows, where a kind has that: nothing else may differ from what will be planned.
+        spec = sample if sample.wanted() != spec.wanted() else spec
         kind.plan(spec, StoreInputs(objects, {}, tokenizer), [])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -118,7 +119,10 @@ class Sample:
             self.tally.count(name, by)
 
     def shards(self, sources: Mapping[str, SourceRecord]) -> int:
-        """How many shards the whole dataset has, for a kind whose plan needs no survey."""
+        """How many shards the whole dataset has, for a kind whose plan needs no survey; about, where the sample has few of its rows."""
+        planned, wanted = self.spec.wanted(), self._whole.wanted()
+        if planned and wanted and planned[1] < wanted[1]:
+            return math.ceil(len(self.plan.shards) * wanted[1] / planned[1])
         inputs = StoreInputs(self._objects, {p: sources[p] for p in self._whole.sources()}, self._tokenizer)
         return len(self.kind.plan(self._whole, inputs, []).shards)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -22,12 +23,13 @@ from service.engine.tokenizers import TokenizerRecord, gave_up
 from service.faults import crash_point
 from service.kinds import KINDS, spec_of
 from service.storage.objects import Objects
+from service.storage.seals import seal, unseal
 from service.storage.source_record import SourceRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """A finished shard: what stands where, and what was counted while it was built."""
+    """A finished shard: what stands where, what was counted while it was built, and how many seconds that took."""
 
     index: int
     path: str
@@ -38,15 +40,16 @@ class Receipt:
     sha256: str
     content_sha256: str
     tally: Mapping[str, Any]
+    seconds: float = 0.0
 
     def to_bytes(self) -> bytes:
-        """The receipt as canonical JSON."""
-        return canonical_json(asdict(self))
+        """The receipt as canonical JSON, sealed."""
+        return seal(canonical_json(asdict(self)))
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Receipt:
-        """The inverse of `to_bytes`."""
-        return cls(**json.loads(data))
+    def from_bytes(cls, data: bytes, *, path: str) -> Receipt:
+        """The inverse of `to_bytes`; raises DamagedError, naming `path`."""
+        return cls(**json.loads(unseal(data, path=path)))
 
 
 class TaskError(LongweaveError):
@@ -68,15 +71,15 @@ class Job:
 
 
 def header(spec: CommonSpec, sources: Mapping[str, Any], tokenizer: TokenizerRecord, target: str) -> bytes:
-    """The header of a job, as its tasks read it."""
-    return canonical_json(
-        {"spec": spec.to_json(), "sources": sources, "tokenizer": tokenizer.to_json(), "target": target}
+    """The header of a job, as its tasks read it, sealed."""
+    return seal(
+        canonical_json({"spec": spec.to_json(), "sources": sources, "tokenizer": tokenizer.to_json(), "target": target})
     )
 
 
 @lru_cache(maxsize=4)
 def _open_job(url: str, work: str, data: bytes) -> Job:
-    value = json.loads(data)
+    value = json.loads(unseal(data, path=f"{work}/header.json"))
     spec = spec_of(value["spec"])
     sources = {pointer: SourceRecord.from_json(record) for pointer, record in value["sources"].items()}
     inputs = StoreInputs(Objects.open(url), sources, TokenizerRecord(**value["tokenizer"]), work=work)
@@ -134,16 +137,16 @@ def plan_path(work: str, index: int) -> str:
 
 
 def read_table(objects: Objects, path: str) -> pa.Table:
-    """A table as `write_table` left it."""
-    return pa.ipc.open_file(io.BytesIO(objects.read(path))).read_all()
+    """A table as `write_table` left it; raises DamagedError for any other."""
+    return pa.ipc.open_file(io.BytesIO(unseal(objects.read(path), path=path))).read_all()
 
 
 def write_table(objects: Objects, path: str, table: pa.Table) -> None:
-    """Keep a table below the job's work, whole or not at all."""
+    """Keep a table below the job's work, sealed, whole or not at all."""
     sink = io.BytesIO()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
-    objects.write(path, sink.getvalue())
+    objects.write(path, seal(sink.getvalue()))
 
 
 def read_survey(objects: Objects, work: str, piece: int) -> tuple[pa.Table, Tally]:
@@ -170,7 +173,7 @@ def _survey(job: Job, objects: Objects, work: str, number: int) -> None:
 
 
 def _build(job: Job, objects: Objects, work: str, shard: Shard) -> Receipt:
-    tally = Tally()
+    begun, tally = time.monotonic(), Tally()
     what = poison.what_shard(job.spec.kind, shard)
     poison.begin(objects, work, receipt_path(work, shard.index), what=what, param=shard.path)
     crash_point("task_begun")
@@ -183,4 +186,12 @@ def _build(job: Job, objects: Objects, work: str, shard: Shard) -> Receipt:
     path = f"{job.target}/{shard.path}" if job.target else shard.path
     with objects.writing(path, staging=f"{work}/partial") as stream:
         written = write_shard(checked(), job.kind.schema(job.spec), stream)
-    return Receipt(index=shard.index, path=shard.path, split=shard.split, tally=tally.to_json(), **asdict(written))
+    taken = round(time.monotonic() - begun, 3)
+    return Receipt(
+        index=shard.index,
+        path=shard.path,
+        split=shard.split,
+        tally=tally.to_json(),
+        seconds=taken,
+        **asdict(written),
+    )

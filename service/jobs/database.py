@@ -155,6 +155,16 @@ api_keys = Table(
     Column("revoked_at", Float),
 )
 
+shard_times = Table(
+    "shard_times",
+    metadata,
+    Column("kind", String(64), primary_key=True),
+    Column("bucket", Integer, primary_key=True, autoincrement=False),
+    Column("shards", BigInteger, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+)
+
 runners = Table(
     "runners",
     metadata,

@@ -17,6 +17,7 @@ from typing import Any
 
 from packing.dataset.errors import LongweaveError
 from service.storage.objects import StoreAwayError
+from service.storage.seals import DamagedError
 from service.storage.space import chain, out_of_space
 
 LONGEST_PAUSE = 300.0
@@ -38,6 +39,7 @@ CLASSES = {
     "runner_lost": FailureClass.TRANSIENT,
     "worker_lost": FailureClass.TRANSIENT,
     "unavailable": FailureClass.TRANSIENT,
+    DamagedError.code: FailureClass.TRANSIENT,
     "insufficient_storage": FailureClass.RESOURCE,
     "out_of_memory": FailureClass.RESOURCE,
 }

@@ -17,11 +17,12 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from packing.dataset.errors import LongweaveError
 from service.faults import crash_point
-from service.jobs import arrivals, eventlog
+from service.jobs import arrivals, eventlog, shard_times
 from service.jobs.catalog import DatasetEntry, insert_dataset
 from service.jobs.database import datasets, jobs, now, reading, runners, uploads
 from service.jobs.hints import give_hint
 from service.jobs.job import ENDED, OWNED, Event, Job, Lease, Progress, State, sources, transition
+from service.jobs.shard_times import Built, ShardTimes
 from service.jobs.store import job_of, moved
 from service.storage.collect import Known
 
@@ -165,12 +166,15 @@ class LeaseStore:
             raise _lost(lease)
         return state == State.CANCELLING
 
-    def progress(self, lease: Lease, progress: Progress) -> None:
-        """Write how far the job is; raises LeaseLostError."""
+    def progress(self, lease: Lease, progress: Progress, built: Sequence[Built] = ()) -> None:
+        """Write how far the job is, and count the shards that were built since the last time; raises LeaseLostError."""
         values = asdict(progress)
         with self._engine.begin() as connection:
-            if connection.execute(update(jobs).where(_held(lease, OWNED)).values(values)).rowcount != 1:
+            write = update(jobs).where(_held(lease, OWNED)).values(values).returning(jobs.c.kind)
+            kind = connection.execute(write).scalar_one_or_none()
+            if kind is None:
                 raise _lost(lease)
+            shard_times.count(connection, kind, built)
             done, total = progress.shards_done, progress.shards_total
             message = f"{done} of {total} shards, {progress.rows} rows, {progress.tokens} tokens"
             eventlog.append(connection, lease.job_id, type="progress", message=message, data=values)
@@ -244,6 +248,11 @@ class LeaseStore:
         with reading(self._engine) as connection:
             age = connection.execute(select(now() - func.max(runners.c.seen_at))).scalar()
         return None if age is None else max(0.0, age)
+
+    def shard_times(self) -> Mapping[str, ShardTimes]:
+        """How long the shards of each kind have taken, by all runners there ever were."""
+        with reading(self._engine) as connection:
+            return shard_times.read(connection)
 
     def claim_age(self) -> float:
         """Seconds since the first of the jobs that runners hold was begun; 0 where they hold none."""

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.jobs.job import Job, Lease, Progress
 from service.jobs.leases import LeaseLostError, LeaseStore
+from service.jobs.shard_times import Built
 
 PROGRESS_SECONDS = 0.5
 """Progress is written at most this often, and always after the last shard."""
@@ -42,6 +43,8 @@ class Counted(Protocol):
     def tokens(self) -> int: ...
     @property
     def bytes(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
 
 
 class Hold:
@@ -132,6 +135,7 @@ class JobWatch:
         self._stopping = stopping
         self._progress = Progress()
         self._built = 0  # by us: shards that were found say nothing about how long the rest takes
+        self._untold: list[Built] = []
         self._planned_at = 0.0
         self._written_at = 0.0
 
@@ -144,7 +148,9 @@ class JobWatch:
     def built(self, receipt: Counted, *, found: bool) -> None:
         """A shard is there, built now or `found` from an earlier attempt."""
         before = self._progress
-        self._built += not found
+        if not found:
+            self._built += 1
+            self._untold.append(Built(seconds=receipt.seconds, tokens=receipt.tokens))
         done = before.shards_done + 1
         self._progress = Progress(
             shards_done=done,
@@ -176,7 +182,8 @@ class JobWatch:
     def _write(self) -> None:
         self._written_at = time.monotonic()
         try:
-            self._store.progress(self._lease, self._progress)
+            self._store.progress(self._lease, self._progress, self._untold)
+            self._untold = []
         except SQLAlchemyError as error:
             # The build goes on without being seen; whether it may is for the heartbeat to find out.
             log.warning("progress not written job=%s error=%s", self._lease.job_id, type(error).__name__)

@@ -5,6 +5,7 @@ A page of JSON, or a stream (text/event-stream) that ends with the job and resum
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -14,6 +15,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
+from sqlalchemy.exc import SQLAlchemyError
 
 from service.problems import MalformedError, NotFoundError
 from service.routes.bodies import EventPage, event_body
@@ -27,6 +29,8 @@ PING_SECONDS = 15.0
 RETRY_MILLISECONDS = 1000
 BATCH = 100
 LARGEST_ID = 2**63 - 1
+
+log = logging.getLogger("longweave.api")
 
 
 @router.get(
@@ -65,7 +69,7 @@ def _event_id(header: str | None) -> int:
 async def _stream(services: Services, job_id: str, seen: int) -> AsyncIterator[bytes]:
     """Events after `seen` as they come.
 
-    Ends after the job's last one, or with `bye` when the server stops: then ask again.
+    Ends after the job's last one, or with `bye` when the server stops or its database is away: then ask again.
     """
     yield format_sse_event(retry=RETRY_MILLISECONDS, comment=f"events of {job_id}")
     quiet_since = time.monotonic()
@@ -78,6 +82,10 @@ async def _stream(services: Services, job_id: str, seen: int) -> AsyncIterator[b
             found = await run_in_threadpool(services.jobs.events, job_id, after=seen, limit=BATCH)
         except NotFoundError:
             return  # deleted while we were telling
+        except SQLAlchemyError as error:
+            log.warning("events not read, database error=%s", type(error).__name__)
+            yield _bye("the database cannot be reached just now")
+            return
         for entry in found:
             seen = entry.id
             yield format_sse_event(data_str=event_body(entry).model_dump_json(), event=entry.type, id=str(entry.id))
@@ -90,4 +98,9 @@ async def _stream(services: Services, job_id: str, seen: int) -> AsyncIterator[b
             quiet_since = time.monotonic()
             yield KEEPALIVE_COMMENT
         await anyio.sleep(POLL_SECONDS)
-    yield format_sse_event(event="bye", data_str='"the server stops: ask again with Last-Event-ID"')
+    yield _bye("the server stops")
+
+
+def _bye(why: str) -> bytes:
+    """The end of a stream that has more to tell."""
+    return format_sse_event(event="bye", data_str=f'"{why}: ask again with Last-Event-ID"')

@@ -5,11 +5,11 @@ What its manifest names, with ranges and conditions, as attachments that no brow
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse, StreamingResponse
 
 from service.digests import digest_field
 from service.library import Item
@@ -24,6 +24,8 @@ TYPES = {
     ".json": "application/json",
     ".md": "text/markdown; charset=utf-8",
 }
+PRESIGNED_SECONDS = 60
+"""How long a redirect's address opens: it is followed at once, and a transfer that has begun goes on."""
 BYTES: dict[str, Any] = {
     "description": "the file",
     "content": {name.partition(";")[0]: {"schema": {}} for name in (*TYPES.values(), "application/octet-stream")},
@@ -33,9 +35,21 @@ BYTES: dict[str, Any] = {
 @router.get(
     "/datasets/{dataset_id}/files/{path:path}",
     response_class=Response,
-    responses={200: BYTES, 206: BYTES | {"description": "a part of it"}, 304: {"description": "not modified"}},
+    responses={
+        200: BYTES,
+        206: BYTES | {"description": "a part of it"},
+        304: {"description": "not modified"},
+        307: {"description": "to the object store, where the service is set up for it"},
+    },
 )
-def get_file(dataset_id: str, path: str, request: Request, services: Wired) -> Response:
+def get_file(
+    dataset_id: str,
+    path: str,
+    request: Request,
+    services: Wired,
+    *,
+    redirect: Annotated[bool, Query(description="whether the answer may be a 307 to the object store")] = True,
+) -> Response:
     """A file of a dataset: one range at most, ETag is its sha256, and so If-None-Match and If-Range are exact."""
     item, etag, unchanged = _find(services, request, dataset_id, path)
     if unchanged is not None:
@@ -43,6 +57,11 @@ def get_file(dataset_id: str, path: str, request: Request, services: Wired) -> R
     condition = request.headers.get("if-range")
     wanted = request.headers.get("range") if condition is None or condition.strip() == etag else None
     part = byte_range(wanted, item.bytes)
+    # With an If-Range of something else all of the file is wanted, and the store would be sent the Range again.
+    if services.settings.presign and redirect and wanted == request.headers.get("range"):
+        address = services.library.address(item, seconds=PRESIGNED_SECONDS)
+        if address is not None:
+            return RedirectResponse(address, 307, headers={"Cache-Control": "no-store"})
     headers = _headers(item, etag)
     if part is None:
         return StreamingResponse(services.library.stream(item, 0, item.bytes), 200, headers=headers)

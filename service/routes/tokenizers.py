@@ -65,8 +65,11 @@ def list_tokenizers(
 
 @router.get("/tokenizers/{tokenizer}")
 def get_tokenizer(tokenizer: str, services: Wired) -> TokenizerBody:
-    """One tokenizer, by its name or id."""
-    return _own(tokenizer) if tokenizer in _names(services) else tokenizer_body(_find(services, tokenizer))
+    """One tokenizer, by its id, or the one that the caller's specs mean by a name."""
+    mine = services.catalog.tokenizers.named(tokenizer, owner=services.caller.owner)
+    if mine is None and tokenizer in _names(services):
+        return _own(tokenizer)
+    return tokenizer_body(_find(services, tokenizer))
 
 
 @router.delete("/tokenizers/{tokenizer}", status_code=204)

@@ -27,7 +27,9 @@ from service.problems import UnavailableError
 from service.storage.space import space_needed
 
 if TYPE_CHECKING:
-    from obstore.store import RetryConfig  # stands in its stubs alone
+    # these stand in its stubs alone
+    from obstore import Attributes
+    from obstore.store import RetryConfig
 
 CHUNK = 4 * 1024 * 1024
 CREATES = 5
@@ -37,6 +39,9 @@ TEMPORARY = "longweave-"
 """How the names of files begin that are not yet what they will be."""
 RETRIES: RetryConfig = {"max_retries": 5, "retry_timeout": timedelta(seconds=20)}
 """A remote store that stays away for longer is an error: the job is tried again, not the request for minutes."""
+
+ATTACHED: Attributes = {"Content-Disposition": "attachment"}
+"""A remote store may be asked for an object by a browser (`Objects.presigned`), which must not show it as a page."""
 
 __all__ = ["Entry", "Objects", "StorageError", "StoreAwayError"]
 
@@ -87,6 +92,16 @@ class Objects:
         parts = urlsplit(self.url)
         return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
+    @property
+    def _attributes(self) -> Attributes | None:
+        return ATTACHED if self.folder is None else None
+
+    def presigned(self, path: str, *, seconds: int) -> str | None:
+        """An address at which anybody may read the object for so long; None where the store has none, as a local one."""
+        if self.folder is not None:
+            return None
+        return obstore.sign(self._store, "GET", path, timedelta(seconds=seconds))
+
     def read(self, path: str) -> bytes:
         """The whole object; raises FileNotFoundError."""
         return bytes(obstore.get(self._store, path).bytes())
@@ -96,8 +111,24 @@ class Objects:
         return bytes(obstore.get_range(self._store, path, start=start, end=end)) if end > start else b""
 
     def read_ranges(self, path: str, starts: Sequence[int], ends: Sequence[int]) -> list[bytes]:
-        """Many ranges of one object, the near ones fetched together; raises FileNotFoundError."""
-        return [bytes(part) for part in obstore.get_ranges(self._store, path, starts=starts, ends=ends)]
+        """Many ranges of one object, the near ones fetched together; raises FileNotFoundError, and EOFError where it is shorter."""
+        try:
+            parts = [bytes(part) for part in obstore.get_ranges(self._store, path, starts=starts, ends=ends)]
+        except BaseException as error:
+            # obstore panics where a range begins behind the end, and a panic is no Exception
+            if type(error).__name__ != "PanicException" and not self._shorter(path, ends):
+                raise
+            raise EOFError(path) from error
+        if any(len(part) != end - start for part, start, end in zip(parts, starts, ends, strict=True)):
+            raise EOFError(path)
+        return parts
+
+    def _shorter(self, path: str, ends: Sequence[int]) -> bool:
+        try:
+            size = self.size(path)
+        except StoreAwayError:
+            return False
+        return size is not None and size < max(ends)
 
     def stream(self, path: str, start: int, end: int) -> Iterator[bytes]:
         """Bytes start..end (end not included), in chunks."""
@@ -118,7 +149,7 @@ class Objects:
         """
         with space_needed(path):
             crash_point("object_write")
-            obstore.put(self._store, path, data)
+            obstore.put(self._store, path, data, attributes=self._attributes)
             if durable:
                 self._settle(path)
 
@@ -126,7 +157,7 @@ class Objects:
         """Write an object from a local file, whole or not at all. Raises InsufficientStorageError."""
         with space_needed(path):
             crash_point("object_write")
-            obstore.put(self._store, path, local)
+            obstore.put(self._store, path, local, attributes=self._attributes)
             self._settle(path)
 
     @contextmanager
@@ -156,7 +187,7 @@ class Objects:
     def _put_in_place(self, partial: Path, path: str) -> None:
         folder = self.folder
         if folder is None:
-            obstore.put(self._store, path, partial)
+            obstore.put(self._store, path, partial, attributes=self._attributes)
             return
         place = folder / path
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -164,8 +195,10 @@ class Objects:
         partial.replace(place)
         self._settle(path)
 
-    def create(self, path: str, data: bytes) -> bool:
+    def create(self, path: str, data: bytes, *, staging: str) -> bool:
         """Create an object if absent: of many creators at most one gets True. This is how a dataset is committed.
+
+        A local store's file is flushed below `staging` before it is linked to its place: no power cut leaves a torn one there.
 
         One whose answer is lost on the way gets False, as its next try meets what it made: who needs to know compares what stands.
         Raises UnavailableError where the store says again and again that there is an object, and there is none.
@@ -174,8 +207,8 @@ class Objects:
             with space_needed(path):
                 crash_point("object_write")
                 try:
-                    obstore.put(self._store, path, data, mode="create")
-                except AlreadyExistsError:
+                    self._put_if_absent(path, data, staging)
+                except (AlreadyExistsError, FileExistsError):
                     # S3's 409 reads the same: another creation or removal was under way, and nothing may have come of it
                     if self.size(path) is not None:
                         return False
@@ -185,6 +218,25 @@ class Objects:
             return True
         message = f"the object store says that {path} is there and that it is not: try again later"
         raise UnavailableError(message)
+
+    def _put_if_absent(self, path: str, data: bytes, staging: str) -> None:
+        folder = self.folder
+        if folder is None:
+            obstore.put(self._store, path, data, mode="create", attributes=self._attributes)
+            return
+        (folder / staging).mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=folder / staging, prefix=TEMPORARY)
+        partial, place = Path(name), folder / path
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            place.parent.mkdir(parents=True, exist_ok=True)
+            partial.chmod(0o644)
+            place.hardlink_to(partial)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def list(self, prefix: str) -> list[str]:
         """Paths of all objects below a prefix, sorted."""

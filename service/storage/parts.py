@@ -30,6 +30,11 @@ class Parts:
         """Below what the parts lie."""
         return f"{ROOM}/{self.upload_id}"
 
+    @property
+    def _staging(self) -> str:
+        """Beside them, for what lies below the prefix is a part."""
+        return f"{self.prefix}.partial"
+
     def extent(self) -> tuple[int, int]:
         """How many bytes have come, and in how many parts."""
         parts = self._sorted()
@@ -37,7 +42,7 @@ class Parts:
 
     def add(self, start: int, data: bytes) -> bool:
         """Keep a part that begins at byte `start`, where the others end; False where one begins there already."""
-        return self.objects.create(f"{self.prefix}/{start:015d}", data)
+        return self.objects.create(f"{self.prefix}/{start:015d}", data, staging=self._staging)
 
     def join(self, local: Path) -> str:
         """Write all parts into a new local file; returns its sha256. Raises SourceError where a part is missing."""
@@ -60,6 +65,7 @@ class Parts:
     def remove(self) -> None:
         """Remove them all."""
         self.objects.delete_prefix(self.prefix)
+        self.objects.delete_prefix(self._staging)
 
     def _sorted(self) -> list[Entry]:
         return sorted(self.objects.entries(self.prefix), key=lambda part: part.path)

@@ -23,7 +23,7 @@ def check_store(objects: Objects) -> None:
     bodies = [f"{number:02d} of {CREATORS}".encode() for number in range(CREATORS)]
     try:
         with ThreadPoolExecutor(CREATORS) as pool:
-            won = list(pool.map(lambda body: objects.create(path, body), bodies))
+            won = list(pool.map(lambda body: objects.create(path, body, staging=""), bodies))
         standing, part, listed = objects.read(path), objects.read_range(path, 3, 5), objects.list("probe")
         objects.delete([path])
         left = objects.size(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,10 @@ WIDE, NARROW = 0.93, 0.99
 NEAR = 96
 """How many chosen and spare rows are looked at to exchange one for another."""
 EXCHANGES = 24
+
+
+_measured: WeakKeyDictionary[Tokenizer, dict[tuple[str, ...], float]] = WeakKeyDictionary()
+"""What was measured with each tokenizer that is still in use: functions of the tokenizer and the key alone, so a memory and no state."""
 
 
 def shortest(target: int) -> int:
@@ -47,8 +52,8 @@ class TokenCounter:
         self._tokenizer, self._template = tokenizer, template
         self.disagreed = 0
         """Texts at which the tokenizer's faster engine was caught; they were counted by the reference."""
-        self.remembered: dict[tuple[str, ...], float] = {}
-        """Means per row by (schema, locale, format, split): functions of those alone, kept because they are asked for often."""
+        self.remembered = _measured.setdefault(tokenizer, {})
+        """Means per row, sizes of smallest tables: functions of their keys and the tokenizer, which every shard and preview asks for."""
 
     def lines(self, lines: Sequence[str]) -> NDArray[np.int64]:
         """Tokens of each text by itself, int64 [n]."""

@@ -38,6 +38,13 @@ def _used(weights: Mapping[str, float]) -> list[str]:
 
 def _smallest(counter: TokenCounter, name: str, locale: str, format_: str, split: Split, *, joins: bool) -> int:
     """Tokens of the smallest tables of a schema in a format, in the longer of the format's forms."""
+    key = ("smallest", name, locale, format_, split, str(joins))
+    if key not in counter.remembered:
+        counter.remembered[key] = _measure(counter, name, locale, format_, split, joins=joins)
+    return int(counter.remembered[key])
+
+
+def _measure(counter: TokenCounter, name: str, locale: str, format_: str, split: Split, *, joins: bool) -> int:
     schema, found = SCHEMAS[name], 0
     generator = Generator(seed=0, locale=locale, split=split, row=0, attempt=0, distractors=0.0)
     for form in FORMATS[format_]:

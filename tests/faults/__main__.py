@@ -13,11 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from service import faults
-from tests.faults import campaigns, processes
+from service.kinds import KINDS
+from tests.faults import campaigns, postgres, processes, wire
 from tests.faults.campaigns import Figures, World
+from tests.faults.damage import all_kinds
 from tests.faults.disk import FullDisk, NoDiskError, full_disks, small_disk
+from tests.faults.order import OrderFigures, Replay, replays
 from tests.faults.store import StoreWorld, bad_answers, drawn, pairs, proxied
 from tests.faults.store_proxy import OPERATIONS
+from tests.service import databases
 from tests.service.object_store import serving
 
 
@@ -25,7 +29,9 @@ def at_points(world: World, rounds: int) -> bool:
     """SIGKILL at every crash point."""
     total = Figures()
     for point in faults.POINTS:
-        total = total.add(campaigns.kills_at(world, point, rounds))
+        found = campaigns.kills_at(world, point, rounds)
+        print(f"  {point}: {found.delivered} faults, {found.lost} lost, {found.wrong} wrong", flush=True)
+        total = total.add(found)
     return told("SIGKILL at every crash point", total, least=rounds * len(faults.POINTS))
 
 
@@ -73,6 +79,36 @@ def deaths(world: World, rounds: int) -> bool:
     return sound and found.sound()
 
 
+def restarts(world: World, rounds: int) -> bool:
+    """A PostgreSQL server restarted under load, five times as often as a runner is killed at a crash point."""
+    if not databases.can_serve():
+        print("restarts of PostgreSQL: none here (initdb and postgres)", flush=True)
+        return False
+    with databases.serving() as server:
+        url = server.new_database()
+        house = postgres.House(world.folder.parent / "restarts", url=url, direct=url)
+        try:
+            found = postgres.restarts(house, server, 5 * rounds, np.random.default_rng(0))
+        finally:
+            house.close()
+    sound = told("restarts of PostgreSQL", found.figures, least=5 * rounds)
+    print(f"  {found.told()}", flush=True)
+    return sound and found.sound() and found.away > 0
+
+
+def answers(world: World, rounds: int) -> bool:
+    """Answers lost after a COMMIT, as many at each kind of transaction as kills at a crash point, and twice as many of the API's."""
+    wanted = {**dict.fromkeys(wire.KINDS, rounds), "request": 2 * rounds}
+    if not databases.can_serve():
+        print("lost answers: no PostgreSQL here (initdb and postgres)", flush=True)
+        return False
+    with databases.serving() as server:
+        found = wire.lost_answers(world.folder.parent / "answers", server, wanted, share=0.5, seed=0)
+    sound = told("answers lost", found.figures, least=sum(wanted.values()))
+    print(f"  {found.told()}", flush=True)
+    return sound and found.sound() and not found.charged
+
+
 def store(world: World, rounds: int) -> bool:
     """An S3 store's bad answers at every operation: all pairs with 20 rounds, else a few."""
     few = rounds < 20
@@ -111,8 +147,29 @@ def full(world: World, rounds: int) -> bool:
     return bool(refused) and not found.lost and not found.wrong and not found.odd
 
 
+def order(world: World, rounds: int) -> bool:
+    """Every beginning of the writes of a build of every kind, gone on from."""
+    total = OrderFigures()
+    for kind in KINDS:
+        total = total.add(replays(Replay(world.folder.parent / "order", kind), every=max(1, 20 // rounds)))
+    print(
+        f"write order: {total.prefixes} disks ({total.torn} torn, {total.committed} with a manifest), {total.wrong} wrong",
+        flush=True,
+    )
+    return total.prefixes > 0 and total.torn > 0 and not total.wrong
+
+
+def work(world: World, rounds: int) -> bool:
+    """Damage to unfinished jobs of every kind: notes, shards, sources."""
+    made = [Replay(world.folder.parent / "damage", kind) for kind in KINDS if kind != "synl"]
+    found = all_kinds(made, 100 * rounds, seed=0)
+    print(f"damage to unfinished jobs: {found.done.total()}: {asdict(found)}", flush=True)
+    return found.again + found.told == found.done and not found.wrong and found.told.total() > 0
+
+
 CAMPAIGNS: dict[str, Callable[[World, int], bool]] = {
-    campaign.__name__: campaign for campaign in (at_points, at_random, asleep, lease, damage, store, full, deaths)
+    campaign.__name__: campaign
+    for campaign in (at_points, at_random, asleep, lease, damage, store, full, order, work, deaths, restarts, answers)
 }
 
 

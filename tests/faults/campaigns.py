@@ -254,7 +254,7 @@ def damage(folder: Path, count: int, seed: int) -> Damage:
         kind = list(kinds)[number % 3]
         path = folder / kinds[kind][int(draws.integers(len(kinds[kind])))]
         data = path.read_bytes()
-        path.write_bytes(_damaged(data, draws))
+        path.write_bytes(damaged(data, draws))
         found.done[kind] = found.done.get(kind, 0) + 1
         seen = _refused(lambda: verify(folder))
         found.by_verify[kind] = found.by_verify.get(kind, 0) + seen
@@ -268,7 +268,8 @@ def damage(folder: Path, count: int, seed: int) -> Damage:
     return found
 
 
-def _damaged(data: bytes, draws: np.random.Generator) -> bytes:
+def damaged(data: bytes, draws: np.random.Generator) -> bytes:
+    """A bit of `data` flipped, or `data` cut short."""
     if draws.integers(3) == 0:
         return data[: int(draws.integers(len(data)))]
     changed = bytearray(data)

@@ -29,7 +29,7 @@ from packing.dataset.errors import LongweaveError
 from service.client import Client, RefusedError, UnreachableError, new_key
 from service.commands.verify import verify
 from service.library import folder_of
-from service.processes import kill
+from service.processes import descendants, kill
 from tests.faults.campaigns import Figures
 from tests.service.support import conversations
 from tests.service.test_serve import Served
@@ -91,6 +91,7 @@ class Stack:
         self._log = (folder / "api.log").open("a")
         self._port, self.left, self.asked = 0, 0, 0
         self._api: subprocess.Popen[str] | None = None
+        self._known: dict[int, str] = {}
         self.served = Served(self.data, **self._environ)
         try:
             self.start_api()
@@ -179,7 +180,7 @@ class Stack:
             self.stop_api(signal.SIGKILL)
             self.start_api()
             return True
-        lines = {pid: line for pid, line in self.served.processes().items() if any(w in line for w in WORDS[victim])}
+        lines = {pid: line for pid, line in self.running().items() if any(word in line for word in WORDS[victim])}
         pids = sorted(pid for pid, line in lines.items() if "IDLE" not in line) or sorted(lines)
         if not pids:
             return False
@@ -188,11 +189,18 @@ class Stack:
             self._serve_again()
         return True
 
+    def running(self) -> dict[int, str]:
+        """All that runs of `serve`, by pid, with its command line. Ray's agents are known by their parents alone: their titles overwrite
+        the mark in their environment."""
+        pid = self.served.process.pid
+        self._known = {found: _line(found) for found in [pid, *descendants(pid)]}
+        return self._known
+
     def _serve_again(self) -> None:
         """All of it again, once the old one's processes have ended themselves; those that have not are counted."""
-        old = self.served
+        old, known = self.served, self._known
         old.process.wait(20)
-        self.left += _left(old.processes)
+        self.left += _left(lambda: old.processes() | _still(known))
         old.close()
         self.served = Served(self.data, **self._environ)
 
@@ -219,11 +227,25 @@ class Stack:
     def close(self) -> None:
         """Stop everything; what is left then is counted and ended."""
         self.stop_api(signal.SIGTERM)
+        known = self.running()
         _, left = self.served.stop(signal.SIGTERM)
+        left |= _still(known)
         self.left += len(left)
         kill(left)
         self.served.close()
         self._log.close()
+
+
+def _line(pid: int) -> str:
+    """A process's command line; "" where it has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return ""
+
+
+def _still(known: dict[int, str]) -> dict[int, str]:
+    """Those of the processes that still run, as what they were."""
+    return {pid: line for pid, line in known.items() if line and _line(pid) == line}
 
 
 def _left(processes: Callable[[], dict[int, str]], seconds: float = 15.0) -> int:

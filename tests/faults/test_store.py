@@ -61,12 +61,12 @@ def test_a_creation_that_is_refused_where_nothing_stands_is_tried_again(proxy, m
     bucket = Objects.open(f"s3://bucket/refused-{fault}")
     path, body = "d/manifest.json", b'{"files": []}'
     proxy.order = Order("create manifest", fault, times=objects.CREATES - 1)
-    assert bucket.create(path, body) is True
+    assert bucket.create(path, body, staging="") is True
     assert proxy.order.seen == objects.CREATES
-    assert bucket.create(path, b"{}") is False
+    assert bucket.create(path, b"{}", staging="") is False
     assert bucket.read(path) == body
     proxy.order = Order("create manifest", fault, times=objects.CREATES)
     with pytest.raises(UnavailableError, match="says that other/manifest"):
-        bucket.create("other/manifest.json", body)
+        bucket.create("other/manifest.json", body, staging="")
     proxy.order = None
     bucket.delete_prefix("d")

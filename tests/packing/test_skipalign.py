@@ -204,6 +204,7 @@ DAMAGE = {
     "a position moved": ("position_ids", lambda r: [*r["position_ids"][:-1], r["position_ids"][-1] + 1]),
     "a label of another id": ("labels", lambda r: [*r["labels"][:-2], 5, r["labels"][-1]]),
     "a label in the prompt": ("labels", lambda r: [r["labels"][0], r["input_ids"][1], *r["labels"][2:]]),
+    "an id below 0": ("input_ids", lambda r: [-5, *r["input_ids"][1:]]),
     "a label at the start": ("labels", lambda r: [r["input_ids"][0], *r["labels"][1:]]),
     "no labels": ("labels", lambda r: [-100] * r["n_tokens"]),
     "a boundary lost": ("seq_lengths", lambda r: [r["n_tokens"] - 1]),
@@ -246,6 +247,18 @@ def test_check_knows_the_strategy_and_the_largest_position(talks, build):
         spec = spec_of({"kind": "skipalign", "source": {"path": "x"}, "strategy": "all", **fields})
         with pytest.raises(DatasetError, match=what):
             skipalign.check(spec, batch)
+
+
+def test_check_wants_random_positions_to_rise(talks, build):
+    folder = build(talks, strategy="random", shard_rows=20)
+    spec = spec_of({"kind": "skipalign", "source": {"path": "x"}, "strategy": "random"})
+    table = pq.read_table(folder / "data/train-00000-of-00003.parquet")
+    skipalign.check(spec, table.to_batches()[0])
+    rows = table.to_pylist()
+    swapped = rows[3]["position_ids"]
+    swapped[3:5] = swapped[4], swapped[3]
+    with pytest.raises(DatasetError, match="row 3 of the batch: position_ids do not increase"):
+        skipalign.check(spec, pa.RecordBatch.from_pylist(rows, schema=skipalign.schema(spec)))
 
 
 @settings(max_examples=25)

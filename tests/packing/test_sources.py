@@ -181,6 +181,7 @@ def test_named_columns_and_ids():
         ({"messages": [{"role": "asistant", "content": "x"}]}, "role 'asistant'"),
         ({"messages": [{"role": "assistant"}]}, "no content"),
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}, TALK[1]]}, "multi-modal"),
+        ({"messages": [{"role": ["user"], "content": "hello"}, TALK[1]]}, "message 1 has role"),
         ({"messages": [TALK[0], {**TALK[1], "train": "no"}]}, "train is true or false"),
         ({"conversations": [{"from": "martian", "value": "x"}]}, "role 'martian'"),
     ],

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import date
 
+import numpy as np
 import pytest
 
 from packing import template_wording
 from packing.chat import ChatTemplate
-from packing.chat_layout import TemplateRowError
+from packing.chat_layout import Joined, TemplateRowError
+from packing.chat_tokens import ChatTokens, chat_tokens
 from packing.dataset.reader import read_manifest
 from packing.template_wording import is_tried
 from tests.conftest import conversation, write_lines
@@ -64,19 +66,31 @@ def test_what_only_writes_is_known(builtin):
 def test_rows_are_those_that_rendering_gives(builtin, source):
     fast, slow = chat(builtin, source), chat(builtin, source)
     same = known = 0
+    laid, mixed = [], []
     for number in range(120):
         talk = conversation(number, turns=1 + number % 4, longest=5, system=number % 5 == 0)["messages"]
         edges = ("", " ", "\n", "<|im_end|>", "<~0longweave~>", "</think>", "\u00a0", "x")
         talk[number % len(talk)]["content"] = edges[number % 8] + talk[0]["content"] + edges[number // 8 % 8]
+        if number % 7 == 3:
+            talk += [{"role": "assistant", "content": edges[number % 5]}]
+        train_on = ("all", "last")[number // 2 % 2]
         known += fast._wordings is not None and fast._wordings.joined(talk) is not None
+        joined = fast.joined(talk, train_on=train_on)
         try:
-            expected = slow.render(talk)
+            expected = slow.render(talk, train_on=train_on)
         except TemplateRowError:
             with pytest.raises(TemplateRowError):
-                fast.render(talk, unseen=True)
+                fast.render(talk, train_on=train_on, unseen=True)
+            assert joined is None
             continue
-        assert fast.render(talk, unseen=True) == expected
+        assert fast.render(talk, train_on=train_on, unseen=True) == expected
         same += 1
+        laid.append(expected)
+        mixed.append(expected if joined is None or number % 5 == 0 else joined)
+    tokens = [chat_tokens(rows, builtin.encode([row.text for row in rows])) for rows in (laid, mixed)]
+    for name in ChatTokens.__slots__:
+        assert np.array_equal(*(getattr(one, name) for one in tokens)), name
+    assert sum(isinstance(row, Joined) for row in mixed) > 60 or fast._wordings is None
     assert same > 30
     assert known > 60 if fast._wordings is not None else not known
 
@@ -128,6 +142,33 @@ def test_tools_and_fields_beside_contents_are_rendered(builtin):
     assert template.render([ask, answer], unseen=True).text == "useraassistantb"
     assert template.render([ask, answer], tools=[{"name": "f"}], unseen=True).text == "!useraassistantb"
     assert template.render([ask, answer | {"tool_calls": calls}], unseen=True).text == "useraassistantb?"
+    assert template.joined([ask, answer], train_on="all").text == "useraassistantb"
+    for other in (
+        answer | {"tool_calls": calls},
+        {"role": "assistant", "tool_calls": calls},
+        answer | {"train": False},
+    ):
+        assert template.joined([ask, other], train_on="all") is None
+
+
+def test_what_is_joined_all_at_once_gives_the_rows_of_one_by_one(tmp_path, build, monkeypatch):
+    talks = [conversation(i, turns=1 + i % 4) for i in range(40)]
+    talks[3]["messages"][0]["content"] = "what is <|im_end|>?"
+    talks[5]["messages"][1]["train"] = False
+    source = write_lines(tmp_path / "t.jsonl", talks)
+    found, joined = {}, ChatTemplate.joined
+    for fields in ({}, {"special_tokens_in_text": "allow"}, {"train_on": "last"}, {"thinking": "mask"}):
+        asked = []
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                ChatTemplate, "joined", lambda *a, asked=asked, **k: asked.append(joined(*a, **k)) or asked[-1]
+            )
+            rows = rows_of(build(source, **fields))
+            assert len(asked) == (0 if "thinking" in fields else 40)
+            patch.setattr(ChatTemplate, "joined", lambda *_, **__: None)
+            assert rows_of(build(source, **fields)) == rows
+        found[str(fields)] = rows
+    assert found["{}"] != found["{'special_tokens_in_text': 'allow'}"]
 
 
 def test_one_disagreement_ends_the_trust(builtin, monkeypatch):

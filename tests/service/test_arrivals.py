@@ -363,6 +363,21 @@ def test_many_that_finish_at_once_get_the_same_upload(api, services):
     assert services.objects.list("arriving") == []
 
 
+def test_an_upload_that_another_finishes_while_it_is_joined_is_that_one(api, services, monkeypatch):
+    where = begin(api, Upload_Length=len(DATA), Repr_Digest=digest_field(hashlib.sha256(DATA).hexdigest()))
+    send(api, where, 0, DATA)
+    entry, real, found = services.catalog.arrivals.find(where.rpartition("/")[2]), Parts.join, []
+
+    def late(parts, local):
+        monkeypatch.undo()
+        found.append(arrivals._finish(services, entry, None))
+        return real(parts, local)
+
+    monkeypatch.setattr(Parts, "join", late)
+    assert arrivals._finish(services, entry, None) == found[0]
+    assert services.catalog.counts()["uploads"] == 1
+
+
 def test_an_upload_that_could_not_be_finished_can_be_finished_again(api, services, monkeypatch):
     where = begin(api)
     real = arrivals.take_in

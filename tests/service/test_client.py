@@ -289,6 +289,40 @@ def test_events_are_taken_up_after_a_break(client, wire, built):
     assert breaks == ["0", str(events[0]["id"])]
 
 
+def test_a_stream_that_breaks_off_before_the_end_tells_the_end_all_the_same(client, wire, built):
+    job, silent = built[2]["id"], []
+
+    def bend(request, response):
+        if "/events" not in str(request.url) or len(silent) >= 1:
+            return response
+        silent.append(1)
+        bye = b'event: bye\ndata: "the server stops"\n\n'
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=bye)
+
+    wire.bend = bend
+    # The job has ended meanwhile: what ended it must come nevertheless.
+    assert [event["data"]["state"] for event in client.events(job) if event["type"] == "state"][-1] == "succeeded"
+    assert len(silent) == 1
+
+
+def test_a_stream_that_is_refused_for_a_while_is_asked_for_again(client, wire, built):
+    job, refused = built[2]["id"], []
+
+    def bend(request, response):
+        if "/events" not in str(request.url) or len(refused) >= 3:
+            return response
+        refused.append(1)
+        problem = {"code": "unavailable", "detail": "the database cannot be reached just now", "errors": []}
+        return httpx2.Response(503, json=problem)
+
+    wire.bend = bend
+    states = [event["data"]["state"] for event in client.events(job) if event["type"] == "state"]
+    assert (states[-1], len(refused)) == ("succeeded", 3)
+    wire.bend = lambda request, response: httpx2.Response(403, json={"code": "missing_scope", "detail": "no"})
+    with pytest.raises(RefusedError, match="no"):
+        list(client.events(job))
+
+
 # --- the commands -------------------------------------------------------------------------------------------------------------------
 
 

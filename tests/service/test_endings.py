@@ -46,7 +46,7 @@ def job(services):
 def test_a_success_is_reported_once_and_its_work_is_cleared(services, job, monkeypatch, after):
     def build(*, objects, work, target, **_):
         objects.write(f"{work}/receipt", b"x")
-        objects.create(f"{target}/manifest.json", manifest().to_bytes())
+        objects.create(f"{target}/manifest.json", manifest().to_bytes(), staging="s")
         return manifest()
 
     fails = Fails(monkeypatch, services.leases, "succeed", after=after, times=1 if after else 3)

@@ -198,7 +198,7 @@ def test_a_difference_would_be_seen(url):
 def test_the_newest_step_is_the_one_we_name():
     script = ScriptDirectory(str(migrations.FOLDER))
     assert script.get_heads() == [migrations.NEWEST]
-    assert [step.revision for step in script.walk_revisions()] == ["0004", "0003", "0002", "0001"]
+    assert [step.revision for step in script.walk_revisions()] == ["0005", "0004", "0003", "0002", "0001"]
 
 
 def test_claims_are_served_by_the_index_of_priorities(url):

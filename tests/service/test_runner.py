@@ -29,6 +29,7 @@ class Counted:
     rows: int = 10
     tokens: int = 100
     bytes: int = 1000
+    seconds: float = 2.0
 
 
 @pytest.fixture
@@ -231,7 +232,7 @@ def test_a_cancel_stops_the_build_and_nothing_is_left(services, job):
 
 def test_a_cancel_between_commit_and_success_still_wins(services, job):
     def build(*, objects, target, **_):
-        objects.create(f"{target}/manifest.json", manifest().to_bytes())
+        objects.create(f"{target}/manifest.json", manifest().to_bytes(), staging="s")
         services.jobs.cancel(job.id)
         return manifest()
 
@@ -273,7 +274,7 @@ def test_a_runner_that_lost_its_lease_touches_nothing(services, job):
 
 def test_a_success_reported_without_the_lease_is_no_success(services, job):
     def build(*, objects, target, **_):
-        objects.create(f"{target}/manifest.json", manifest().to_bytes())
+        objects.create(f"{target}/manifest.json", manifest().to_bytes(), staging="s")
         with services.engine.begin() as connection:
             connection.execute(update(jobs).values(lease_expires_at=now() - 1))
         services.leases.claim("another")
@@ -367,6 +368,8 @@ def test_progress_is_counted_from_receipts(services, job):
     assert progress.eta_seconds == 0
     written = [entry for entry in services.jobs.events(job.id) if entry.type == "progress"]
     assert len(written) == 2  # the plan and the last shard: those between came too fast to be told
+    times = services.leases.shard_times()["skipalign"]
+    assert (sum(times.shards), times.seconds, times.tokens) == (2, 4.0, 200)  # what was found took no time of ours
 
 
 def test_progress_that_cannot_be_written_does_not_stop_a_build(services, job, monkeypatch):
@@ -382,6 +385,9 @@ def test_progress_that_cannot_be_written_does_not_stop_a_build(services, job, mo
     monkeypatch.setattr(services.leases, "progress", real)
     watch.built(Counted(), found=False)
     assert services.jobs.get(job.id).progress.rows == 20
+    assert (
+        sum(services.leases.shard_times()["skipalign"].shards) == 2
+    )  # the one that was not told is told with the next
 
 
 def test_a_hold_renews_notices_cancels_and_notices_loss(services, job):
@@ -474,7 +480,7 @@ def test_a_build_that_does_not_look_is_let_go_of_on_a_cancel(services, job, monk
         leave_traces(objects, work, target)
         services.jobs.cancel(job.id)
         reach(services, job, State.CANCELLED)
-        objects.create(f"{target}/manifest.json", manifest().to_bytes())
+        objects.create(f"{target}/manifest.json", manifest().to_bytes(), staging="s")
         return manifest()
 
     assert make_runner(services, build=build).run_once()

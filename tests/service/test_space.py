@@ -169,7 +169,7 @@ def test_the_kernels_own_error_is_told_by_name(tmp_path):
         with pytest.raises(InsufficientStorageError, match="no space left for a"):
             objects.write("a", data)
         with pytest.raises(InsufficientStorageError, match="no space left for b"):
-            objects.create("b", data)
+            objects.create("b", data, staging="s")
         with (
             pytest.raises(InsufficientStorageError, match="no space left for c"),
             objects.writing("c", staging="s") as to,

@@ -7,12 +7,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
 
 from service.jobs.catalog import Catalog, DatasetEntry
 from service.jobs.database import jobs, now, open_database
 from service.jobs.job import Event, Lease, Progress, State, sources
 from service.jobs.leases import LeaseLostError, LeaseStore
+from service.jobs.shard_times import BOUNDS, Built
 from service.jobs.store import JobStore, Request
 from service.problems import ConflictError, IdempotencyError, NotFoundError, QueueFullError, UnavailableError
 
@@ -285,6 +286,58 @@ def test_progress_and_events_tell_the_story_in_order(store, leases):
     assert ids == sorted(set(ids))
     assert [entry.id for entry in store.events(job.id, after=ids[1])] == ids[2:]
     assert [entry.id for entry in store.events(job.id, limit=1)] == ids[:1]
+
+
+def built(*seconds):
+    return [Built(seconds=each, tokens=10) for each in seconds]
+
+
+def test_shards_are_counted_over_jobs_runners_and_processes(url, store, leases):
+    assert leases.shard_times() == {}
+    for number in range(2):
+        submit(store)
+        lease = leases.claim(f"r{number}").lease
+        leases.progress(lease, Progress(shards_done=3), built(0.01, 0.1, 0.2))
+        leases.progress(lease, Progress(shards_done=4), built(2000))
+        leases.progress(lease, Progress(shards_done=4))
+    another = open_database(url)
+    found = LeaseStore(another, lease_seconds=20, attempts=3).shard_times()
+    another.dispose()
+    times = found["skipalign"]
+    assert list(found) == ["skipalign"]
+    assert times.shards == (4, 2, *[0] * 7, 2)
+    assert len(times.shards) == len(BOUNDS) + 1
+    assert times.seconds == pytest.approx(2 * 2000.31)
+    assert times.tokens == 80
+
+
+def test_a_runner_that_has_lost_its_job_counts_nothing(engine, store, leases):
+    submit(store)
+    lease = leases.claim("a").lease
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET lease_expires_at = 0"))
+    with pytest.raises(LeaseLostError):
+        leases.progress(lease, Progress(shards_done=1), built(1))
+    assert leases.shard_times() == {}
+
+
+def test_many_runners_count_at_once_and_nothing_is_lost(store, leases):
+    count, rounds = 6, 10
+    held = []
+    for _ in range(count):
+        submit(store)
+        held.append(leases.claim("r").lease)
+    gate = threading.Barrier(count)
+
+    def one(lease):
+        gate.wait()
+        for number in range(rounds):
+            order = (0.05, 5.0, 500.0) if number % 2 else (500.0, 5.0, 0.05)
+            leases.progress(lease, Progress(shards_done=number), built(*order))
+
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(one, held))
+    assert leases.shard_times()["skipalign"].shards == (60, 0, 0, 0, 60, 0, 0, 0, 60, 0)
 
 
 def test_the_same_key_gives_the_same_job(store):

@@ -12,6 +12,7 @@ from service.cli import main
 from service.engine import bounded
 from service.engine.bounded import BoundedTokenizerError, run_bounded
 from service.problems import BusyError
+from service.resolve import resolve_tokenizer
 from tests.packing.templates import CHATML
 from tests.service.support import assert_problem, conversations, make_runner, open_api, settings_in, spec_for, upload
 
@@ -137,6 +138,38 @@ def test_names_are_unique_and_shadow_nothing(tmp_path):
         assert [t["origin"] for t in api.get("/v1/tokenizers").json()["data"]] == ["builtin", "operator", "upload"]
         for name in ("builtin", "house"):
             assert_problem(api.delete(f"/v1/tokenizers/{name}"), 404, "not_found")
+    services.close()
+
+
+def test_a_name_that_the_operator_takes_later_changes_no_waiting_job(tmp_path):
+    services, api = open_api(settings_in(tmp_path / "data", TOKENIZERS=str(tmp_path / "tokenizers")))
+
+    def meant(owner=""):
+        return resolve_tokenizer(  # as a runner asks when it begins a job
+            "mine", owner=owner, settings=services.settings, catalog=services.catalog, objects=services.objects
+        )
+
+    told = {
+        "digest": "d",
+        "sha256": "s",
+        "vocab_size": 1,
+        "chat_template": True,
+        "files": {"tokenizer.json": "s"},
+        "bytes": 1,
+    }
+    entry = services.catalog.tokenizers.add(services.catalog.tokenizers.new_id(), "mine", told)
+    folder = tmp_path / "tokenizers" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "tokenizer.json").write_bytes(JSON)
+    assert "mine" in services.settings.registered_tokenizers()
+    assert (meant().prefix, meant().digest) == (entry.prefix, "d")
+    assert meant("another").folder == str(folder)
+    with api:
+        assert api.get("/v1/tokenizers/mine").json()["id"] == entry.id
+        assert api.delete("/v1/tokenizers/mine").status_code == 204
+        assert api.get("/v1/tokenizers/mine").json()["origin"] == "operator"
+        assert_problem(api.delete("/v1/tokenizers/mine"), 404, "not_found")
+    assert meant().folder == str(folder)
     services.close()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import stat
@@ -114,32 +113,6 @@ def test_what_the_dockerfile_copies_is_there_and_sent_to_the_engine():
     assert {s["build"]["target"] for s in services().values() if "build" in s} == {"service", "trainer"} <= set(stages)
     assert set(re.findall(r"COPY --from=(\S+)", DOCKERFILE)) <= set(stages)
     assert re.search(r"^USER 10001:10001$", DOCKERFILE, re.MULTILINE)
-
-
-def test_what_the_image_installs_runs_without_the_tree(tmp_path):
-    """The Dockerfile's COPY lines and its installation, less the dependencies, which are those of this environment."""
-    tree, installed = tmp_path / "src", tmp_path / "installed"
-    for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE):
-        for name in line.split()[:-1]:
-            source, target = ROOT / name, tree / name
-            if source.is_dir():
-                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(source, target)
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*pip, "--target", str(installed), str(tree)], check=True, capture_output=True)
-    spec = tmp_path / "spec.json"
-    spec.write_text(json.dumps({"kind": "synl", "samples": 1, "length": [2048]}))
-    run = [sys.executable, "-m", "service.cli", "build", str(spec), "--out", str(tmp_path / "dataset"), "--json"]
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(installed), "HOME": str(tmp_path)}
-    where = (
-        "import packing, service, synth, training; print(*(m.__path__[0] for m in (packing, service, synth, training)))"
-    )
-    told = subprocess.run([sys.executable, "-c", where], check=True, capture_output=True, env=environ, cwd=tmp_path)
-    assert [place for place in told.stdout.decode().split() if not place.startswith(str(installed))] == []
-    subprocess.run(run, check=True, capture_output=True, env=environ, cwd=tmp_path)
-    assert (tmp_path / "dataset" / "manifest.json").exists()
 
 
 def test_the_secrets_script_makes_what_the_file_names(tmp_path):

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,8 +17,12 @@ from packing.dataset.errors import DatasetError, SpecError
 from packing.dataset.reader import read_manifest
 from service.cli import main
 from service.commands.verify import recompute, verify
+from service.engine.preview import plan_ahead
+from service.engine.sample import Sample
 from service.engine.shard_task import TaskError, run_task
+from service.engine.tokenizers import find_tokenizer
 from service.kinds import spec_of
+from service.storage.objects import Objects
 from synth import synl, synl_rows
 from synth.synl_spec import Spec
 from synth.tables.schemas.catalogue import SCHEMAS
@@ -292,6 +297,48 @@ def test_a_mixture_takes_a_dataset_or_the_spec_of_one(dataset, tmp_path):
         for name in ("built", "inline")
     }
     assert all(abs(count - 20_000) < 5000 for count in tokens.values()), tokens
+
+
+@pytest.mark.parametrize(
+    ("samples", "split", "smaller"),
+    [
+        (10_000_000, {"train": 0.98, "test": 0.02}, True),
+        (10_000_000, {"test": 1}, True),
+        (10_000_000, {"train": 1}, True),
+        (10_000_000, {"train": 1e-5, "test": 1}, False),
+        (4000, {"train": 1}, False),
+    ],
+)
+def test_a_sample_is_planned_over_the_first_rows_of_the_whole_alone(samples, split, smaller):
+    whole = spec_of({"kind": "synl", "samples": samples, "split": split})
+    sample = whole.for_sample()
+    assert (sample.samples < 5000) is (smaller or samples < 5000)
+    assert (sample != whole) is smaller
+    first, rows = next(iter(synl.split_rows(sample).items()))
+    whole_first, whole_rows = next(iter(synl.split_rows(whole).items()))
+    assert first == whole_first
+    assert rows == whole_rows if not smaller else whole_rows >= rows == 4096
+    numbers = np.arange(min(rows, 50))
+    assert synl._lengths(sample, numbers).tolist() == synl._lengths(whole, numbers).tolist()
+
+
+def test_an_estimate_of_ten_million_rows_plans_no_ten_million(monkeypatch, tmp_path):
+    planned, real = [], synl.targets
+
+    def counted(*given, rows, **options):
+        planned.append(len(rows))
+        return real(*given, rows=rows, **options)
+
+    monkeypatch.setattr(synl, "targets", counted)
+    tokenizer, objects = find_tokenizer("builtin"), Objects.local(tmp_path)
+    shards = []
+    for samples in (4000, 10_000_000):
+        fields = {"formats": {"csv": 1}, "schemas": {"employees": 1}, "tasks": {"lookup": 1}}
+        spec = spec_of({"kind": "synl", "samples": samples, **fields})
+        plan_ahead(spec=spec, tokenizer=tokenizer, objects=objects)
+        shards.append(Sample(spec, {}, tokenizer, objects, most=1).shards({}))
+    assert shards[1] == pytest.approx(shards[0] * 2500, rel=0.1)
+    assert 0 < max(planned) <= 4096
 
 
 def test_a_preview_shows_rows_at_once(tmp_path, capsys):

@@ -125,6 +125,12 @@ def test_a_windowed_model_is_refused(tmp_path: Path, tiny_manifest: Manifest):
         load_model(ModelConfig(path=str(tmp_path)), extent=EXTENT, manifest=tiny_manifest)
 
 
+def test_dropout_inside_attention_is_refused_before_the_weights_are_read(tmp_path: Path, tiny_manifest: Manifest):
+    LlamaConfig(**SMALL, attention_dropout=0.1).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"asks for attention_dropout 0\.1"):
+        load_model(ModelConfig(path=str(tmp_path)), extent=EXTENT, manifest=tiny_manifest)
+
+
 SMALL: dict[str, Any] = {
     "vocab_size": 64,
     "hidden_size": 32,

@@ -109,10 +109,12 @@ def uneven(tmp_path: Path, config_of: Build) -> dict[str, Any]:
 
 
 def test_any_number_of_ranks_trains_as_one_process(uneven: dict[str, Any], tmp_path: Path):
-    """Losses and weights after eight steps to 1e-6, with weights spread and with whole copies; metrics count alike."""
+    """Losses and weights after eight steps to 1e-6, with weights spread and with whole copies, with layers computed again
+    and MLPs in chunks too; metrics count alike."""
     alone(written(tmp_path, "alone", uneven))
-    jobs = [(world, written(tmp_path, f"world {world}", uneven)) for world in (1, 2, 4)]
-    jobs.append((2, written(tmp_path, "copies", uneven | {"parallel": {"shard": False}})))
+    thrifty = uneven | {"model": uneven["model"] | {"checkpointing": True, "mlp_chunk": 50}}
+    jobs = [(world, written(tmp_path, f"world {world}", thrifty if world == 2 else uneven)) for world in (1, 2, 4)]
+    jobs.append((2, written(tmp_path, "copies", thrifty | {"parallel": {"shard": False}})))
     codes, errors = end(start(*jobs))
     assert (codes, errors) == ([0] * 9, [])
     reference = json.loads((tmp_path / "alone" / "metrics.jsonl").read_text().splitlines()[-1])
@@ -206,13 +208,19 @@ def test_killed_anywhere_it_goes_on_with_as_many_ranks_and_with_others(config_of
     assert len(list(max(folder.glob("step-*")).glob("optimizer/*.safetensors"))) == 2
 
 
-def test_one_process_becomes_two_and_the_other_way_round(config_of: Build, tmp_path: Path):
-    value = config_of(batch={"tokens_per_step": 320}, checkpoint={"every": 4, "keep": 9})
+def test_one_process_becomes_two_with_an_adapter_too(config_of: Build, tmp_path: Path):
+    """Whole weights are covered above; here frozen ones are spread with the adapter's, which alone have states."""
+    value = config_of(model={"lora": {"rank": 2}}, batch={"tokens_per_step": 320}, checkpoint={"every": 4, "keep": 9})
     alone(written(tmp_path, "alone", value))
     shutil.copytree(tmp_path / "alone", tmp_path / "two")
     shutil.rmtree(tmp_path / "two" / "step-00000008")
     assert end(start((2, written(tmp_path, "two", value)))) == ([0, 0], [])
     assert furthest(tmp_path / "two", tmp_path / "alone") <= 1e-6
+    assert losses(tmp_path / "two")[0] != losses(tmp_path / "two")[-1]
+    names = [(tmp_path / name / "step-00000008" / "adapter" / "adapter_model.safetensors") for name in ("alone", "two")]
+    one, two = (load_file(path) for path in names)
+    assert one.keys() == two.keys()
+    assert all(torch.allclose(one[name], two[name], atol=1e-6, rtol=0) for name in one)
     assert (tmp_path / "two" / "step-00000008" / "optimizer").is_dir()
 
 

@@ -277,7 +277,7 @@ def test_a_checkpoint_of_a_models_directory_is_a_model_to_run(config_of: Build, 
     model = tmp_path / "model"
     AutoModelForCausalLM.from_config(tiny(64)).save_pretrained(model)
     (model / "tokenizer.json").write_text("{}")
-    value = config_of(model={"preset": None, "path": str(model)})
+    value = config_of(model={"preset": None, "path": str(model)}, data={"tokenizer": "any"})
     with pytest.raises(StoppedError):
         run(value, stop_at=4)
     run(value)

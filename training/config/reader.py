@@ -84,12 +84,24 @@ def _fields(cls: type, value: Any, pointer: str, problems: list[FieldProblem]) -
         required = spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING
         try:
             if name in given:
-                kept[name] = spec.metadata["rule"](given[name]) if "rule" in spec.metadata else given[name]
+                kept[name] = _value(spec, given[name], f"{pointer}/{name}", problems)
             elif required and name not in SECTIONS:
                 problems.append(FieldProblem(pointer=f"{pointer}/{name}", message="is missing"))
         except RefusedError as error:
             problems.append(FieldProblem(pointer=f"{pointer}/{name}", message=str(error)))
     return kept
+
+
+def _value(spec: dataclasses.Field[Any], value: Any, pointer: str, problems: list[FieldProblem]) -> Any:
+    """A field's value through its rule, or a section within a section."""
+    inner: type | None = spec.metadata.get("section")
+    if inner is None:
+        return spec.metadata["rule"](value) if "rule" in spec.metadata else value
+    if value is None:
+        return None
+    before = len(problems)
+    fields = _fields(inner, value, pointer, problems)
+    return inner(**fields) if len(problems) == before else None
 
 
 def _impossible(config: Config) -> list[FieldProblem]:

@@ -132,6 +132,17 @@ def flag(value: Any) -> bool:
     return value
 
 
+def layer_names(value: Any) -> str | tuple[str, ...]:
+    """`all-linear`, or a list of names."""
+    if value == "all-linear":
+        return "all-linear"
+    names = cast("list[Any]", value) if isinstance(value, list) else []
+    if not names or not all(isinstance(name, str) and name for name in names):
+        message = f"must be all-linear or a list of names of layers, not {value!r}"
+        raise RefusedError(message)
+    return tuple(names)
+
+
 def checked(rule: Rule, default: Any = dataclasses.MISSING) -> Any:
     """A dataclass field whose raw value goes through a rule."""
     return field(default=default, metadata={"rule": rule})

@@ -9,6 +9,7 @@ from training.config.rules import (
     checked,
     directory,
     flag,
+    layer_names,
     list_of,
     number,
     one_of,
@@ -26,18 +27,32 @@ PRESETS = ("tiny", "tiny-learned", "tiny-alibi", "tiny-nope")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoraConfig:
+    """An adapter in the place of the model's own weights: matrices of `rank` beside the layers whose names end in one of
+    `targets` (`all-linear`: every linear layer but the output's), added times `alpha` / `rank`."""
+
+    rank: int = checked(whole(1), 16)
+    alpha: int = checked(whole(1), 32)
+    targets: str | tuple[str, ...] = checked(layer_names, "all-linear")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """Which model: exactly one of `path` (a directory of Hugging Face's layout) and `preset`; `tokenizer`, a directory,
-    is what messages are tokenised with instead of the model's own."""
+    is what messages are tokenised with instead of the model's own. `dtype` is what the work is done in (weights are
+    float32), `checkpointing` and `mlp_chunk` (in tokens) trade time for memory."""
 
     path: str | None = checked(optional(text), None)
     preset: str | None = checked(optional(one_of(*PRESETS)), None)
     tokenizer: str | None = checked(optional(text), None)
     rope_base: str | float = checked(rope_base, "auto")
+    dtype: str = checked(one_of("auto", "float32", "bfloat16"), "auto")
+    checkpointing: bool = checked(flag, default=False)
+    mlp_chunk: int | None = checked(optional(whole(1)), None)
     attention: str = checked(
         only("auto", "must be auto: the worker has one attention, the one that follows the rows' boundaries"), "auto"
     )
-    lora: None = checked(only(None, "LoRA is not served by this version: leave lora out, or null"), None)
+    lora: LoraConfig | None = field(default=None, metadata={"section": LoraConfig})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +60,15 @@ class DataConfig:
     """Where the rows come from: a dataset's directory, its URL at a service (…/v1/datasets/ID) and an API key,
     or s3://bucket/prefix.
 
-    `too_long`: what becomes of a row that no packed row can hold."""
+    `too_long`: what becomes of a row that no packed row can hold. `tokenizer`: whether rows of tokens must have been
+    made with the model's very tokenizer.json."""
 
     source: str = checked(source)
     key: str | None = field(default=None, repr=False, metadata={"rule": optional(text)})
     shuffle_seed: int = checked(whole(0, LARGEST_SEED), 0)
     split: str = checked(text, "train")
     too_long: str = checked(one_of("refuse", "drop"), "refuse")
+    tokenizer: str = checked(one_of("same", "any"), "same")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from transformers import DynamicCache, PreTrainedModel
 
 from training.attention import ONE_AT_A_TIME
+from training.memory import at_work
 from training.model import output_head
 from training.parallel import ALONE, Ranks
 
@@ -32,8 +33,7 @@ def inference(model: PreTrainedModel) -> Generator[None]:
         model.set_attn_implementation("sdpa")
     model.eval()
     try:
-        # As in training: float32 weights, and on CUDA the work in bfloat16.
-        with torch.no_grad(), torch.autocast(model.device.type, torch.bfloat16, enabled=model.device.type == "cuda"):
+        with torch.no_grad(), at_work(model):
             yield
     finally:
         if not own:

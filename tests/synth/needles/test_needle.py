@@ -56,7 +56,7 @@ def test_the_default_spec_is_the_contracts():
         ({"tasks": ["qa_1"], "preset": "ruler"}, "/tasks", "give qa_1: a source in SQuAD's"),
         ({"tasks": ["kv", "kv"]}, "/tasks", "kv stands there twice"),
         ({"lengths": [4096, 4096]}, "/lengths", "4096 stands there twice"),
-        ({"lengths": [511]}, "/lengths/0", "greater than or equal to 512"),
+        ({"lengths": [63]}, "/lengths/0", "greater than or equal to 64"),
         ({"lengths": [2**21 + 1]}, "/lengths/0", "less than or equal to 2097152"),
         ({"depths": 0}, "/depths", "a number of depths from 1 to 1001"),
         ({"depths": [101]}, "/depths", "a list of depths from 0 to 100"),
@@ -106,6 +106,19 @@ def test_short_probes_are_exact_too(inputs, length):
     for row in rows:
         assert counted(inputs.tokenizer, row) == row["n_tokens"], row["id"]
         assert least_fill(length) <= row["n_tokens"] + row["answer_budget"] <= length, row["id"]
+
+
+@pytest.mark.parametrize("haystack", ["noise", "builtin"])
+def test_probes_hardly_longer_than_their_needle_are_exact_too(inputs, haystack):
+    rows = rows_of(
+        spec(tasks=["passkey", "number"], lengths=[128, 200], depths=[0, 37, 100], repeats=3, haystack=haystack), inputs
+    )
+    assert len(rows) == 2 * 2 * 3 * 3
+    for row in rows:
+        assert counted(inputs.tokenizer, row) == row["n_tokens"], row["id"]
+        assert least_fill(row["length"]) <= row["n_tokens"] + row["answer_budget"] <= row["length"], row["id"]
+    with pytest.raises(SpecError, match=r"passkey \(en_US\) needs at least \d+ tokens"):
+        needle.plan(spec(tasks=["passkey"], lengths=[64], haystack=haystack), inputs, [])
 
 
 @given(

@@ -1,0 +1,79 @@
+"""What a model computes in, and what it keeps for the backward pass.
+
+Weights, their gradients and the optimizer's states are float32 whatever is chosen: bfloat16 is what the work is done in
+(torch.autocast), and RoPE's phases stay out of it, for in bfloat16 positions from 2,047 on are noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from training.config import ModelConfig
+from training.errors import ModelError
+
+_WORK = "longweave_work"
+"""The attribute of a model that holds what its work is asked to be done in."""
+
+
+def prepare(model: PreTrainedModel, config: ModelConfig) -> None:
+    """Have a model compute in model.dtype and keep what model.checkpointing and model.mlp_chunk ask for.
+
+    Raises ModelError where it is not made for that.
+    """
+    setattr(model, _WORK, config.dtype)
+    if config.mlp_chunk is not None:
+        _chunk_mlps(model, config.mlp_chunk)
+    if config.checkpointing:
+        _checkpoint_layers(model)
+
+
+def at_work(model: PreTrainedModel) -> torch.autocast:
+    """The context in which a model computes: bfloat16 where it was asked for, and under `auto` on CUDA."""
+    asked = getattr(model, _WORK, "auto")
+    kind = model.device.type
+    return torch.autocast(kind, torch.bfloat16, enabled=asked == "bfloat16" or (asked == "auto" and kind == "cuda"))
+
+
+def _checkpoint_layers(model: PreTrainedModel) -> None:
+    """Keep a layer's input alone, and compute the layer again in the backward pass."""
+    if not model.supports_gradient_checkpointing:
+        message = f"a {type(model).__name__} cannot compute its layers again: set model.checkpointing to false"
+        raise ModelError(message, param="/model/checkpointing")
+    # Renamed in transformers 5.23; both take the options of torch's checkpoint first.
+    enable: Callable[[dict[str, Any]], None] = (
+        getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    )
+    enable({"use_reentrant": False})
+
+
+def _chunk_mlps(model: PreTrainedModel, tokens: int) -> None:
+    """Have every layer's MLP take `tokens` tokens at a time, and again in the backward pass: its widest values, some
+    3.5 to 8 times the hidden size, never exist for a whole row."""
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    mlps = [mlp for layer in layers if isinstance(mlp := getattr(layer, "mlp", None), nn.Module)]
+    if not mlps or len(mlps) != len(layers):
+        message = (
+            f"the layers of a {type(model).__name__} have no MLP that can be taken apart: leave model.mlp_chunk out"
+        )
+        raise ModelError(message, param="/model/mlp_chunk")
+    for mlp in mlps:
+        mlp.forward = _chunked(mlp.forward, tokens)
+
+
+def _chunked(forward: Callable[[torch.Tensor], torch.Tensor], tokens: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    def run(hidden: torch.Tensor) -> torch.Tensor:
+        """hidden [B, N, d] → [B, N, d]."""
+        parts: list[torch.Tensor] = [
+            checkpoint(forward, part, use_reentrant=False) if torch.is_grad_enabled() else forward(part)
+            for part in hidden.split(tokens, dim=1)
+        ]
+        return torch.cat(parts, dim=1)
+
+    return run
