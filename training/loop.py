@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -39,6 +40,7 @@ from training.prefetch import ahead
 from training.report.write import RunReport
 from training.rows import IGNORED
 from training.saving import Saver
+from training.sequence_parallel import attend_across, own_targets, own_tokens, padded, preflight_across
 from training.source import Source, open_source
 from training.stream import DataState, Extent, RowStream
 from training.vocabulary import check_tokenizer
@@ -88,7 +90,8 @@ def train(config: Config, *, say: Say, record: Record) -> None:
     with joined() as ranks, _in_sentences(config):
         if not ranks.speaks:
             say, record = _silent, _silent
-        check_share(config.batch.tokens_per_step // config.batch.row_tokens, ranks.world)
+        ranks = ranks.sharing_rows(config.parallel.sequence)
+        check_share(config.batch.tokens_per_step // config.batch.row_tokens, ranks.reader[1])
         source = open_source(config.data.source, key=config.data.key)
         whose = identity(config, source.digest)
         with claimed(Path(config.checkpoint.dir), whose) if ranks.speaks else nullcontext():
@@ -256,6 +259,11 @@ def _checked(model: PreTrainedModel, data: Iterator[StepData], ranks: Ranks, say
     first = next(data)
     batch = first.batches[0].to(ranks.device)
     ranks.call(model, preflight, batch, ranks.anywhere)
+    if ranks.row_group is not None:
+        attend_across(model, ranks.row_group)
+        shared = padded(first.batches[0], ranks.sequence).to(ranks.device)
+        ranks.call(model, preflight_across, shared, ranks)
+        say(f"a row's attention across {ranks.sequence} processes follows them too")
     say(f"attention follows the boundaries: checked on {len(batch.cu_seq_lens) - 1} sequences, {batch.tokens} tokens")
     return itertools.chain([first], data)
 
@@ -317,25 +325,31 @@ def accumulate(
     if not targets:
         return None, 0
     loss = 0.0
-    for batch in share(data, ranks.rank, ranks.world).batches:
-        each = torch.zeros(batch.tokens, device=model.device)
-        part = ranks.call(model, weighted_loss, batch.to(model.device), normalize, total, each)
+    for row in share(data, *ranks.reader).batches:
+        batch = padded(row, ranks.sequence)
+        weights = target_weights(batch, normalize)  # before the row is shared: a sequence may lie with several ranks
+        own = own_tokens(batch, ranks.part, ranks.sequence)
+        each = torch.zeros(own.tokens, device=model.device)
+        own_weights = weights.chunk(ranks.sequence)[ranks.part].to(model.device)
+        part = ranks.call(model, weighted_loss, own.to(model.device), own_weights, total, each)
         part.backward()
         if split is not None:
-            split.add(batch, each.cpu().numpy())
+            losses = np.zeros(batch.tokens, np.float32)
+            losses[ranks.part * own.tokens :][: own.tokens] = each.cpu().numpy()
+            split.add(own_targets(batch, ranks.part, ranks.sequence), losses)
         loss += part.item()
     return ranks.total(loss), targets
 
 
 def weighted_loss(
-    model: PreTrainedModel, batch: Batch, normalize: str, total: float, each: torch.Tensor | None = None
+    model: PreTrainedModel, batch: Batch, weights: torch.Tensor, total: float, each: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """A packed row's part of a step's loss: its weighted sum over the step's whole weight, a float32 scalar. `each`
-    (float32 [N]) is given the loss of every target."""
+    """A packed row's part of a step's loss, or that of the tokens of one that this rank holds: its sum by `weights`
+    (float32 [N]) over the step's whole weight, a float32 scalar. `each` (float32 [N]) is given the loss of every target.
+    """
     head = output_head(model)
     with at_work(model):
         hidden = hidden_states(model, batch)[0]
-        weights = target_weights(batch, normalize)
         part = chunked_cross_entropy(head, hidden, batch.targets[0], weights, each=each) / total
         if not bool((batch.targets != IGNORED).any()):
             # FSDP sums the gradients there are: a rank without one for the head would wait for the others for ever.

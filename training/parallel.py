@@ -59,11 +59,39 @@ class Ranks:
     device: torch.device
     grouped: bool = False
     root: Root | None = None
+    sequence: int = 1
+    """How many ranks, side by side, share each packed row."""
+    row_group: dist.ProcessGroup | None = None
+    """Those that share this rank's."""
 
     @property
     def speaks(self) -> bool:
         """Whether this rank writes lines, metrics and folders."""
         return self.rank == 0
+
+    @property
+    def reader(self) -> tuple[int, int]:
+        """Which of how many shares of a step's packed rows this rank has a part in."""
+        return self.rank // self.sequence, self.world // self.sequence
+
+    @property
+    def part(self) -> int:
+        """Which part of its packed rows this rank holds."""
+        return self.rank % self.sequence
+
+    def sharing_rows(self, sequence: int) -> Ranks:
+        """The same ranks, every `sequence` of them sharing packed rows; every rank must ask. Raises TrainingError where
+        they do not divide the ranks."""
+        if self.world % sequence:
+            message = f"parallel.sequence is {sequence}, which does not divide the run's {self.world} processes"
+            raise TrainingError(message, param="/parallel/sequence")
+        if sequence == 1:
+            return self
+        starts = range(0, self.world, sequence)
+        groups = [dist.new_group(list(range(start, start + sequence))) for start in starts]
+        group = groups[self.rank // sequence]
+        assert isinstance(group, dist.ProcessGroup)
+        return replace(self, sequence=sequence, row_group=group)
 
     def spread(self, model: PreTrainedModel, *, shard: bool) -> Ranks:
         """Put a model on the device, its weights over all ranks (a whole copy on each with `shard` false)."""
@@ -168,6 +196,7 @@ def joined() -> Generator[Ranks]:
         store, rank, world = next(rendezvous("env://", timeout=PATIENCE))
         backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
+        dist.barrier()  # an error at once must not take the store from a rank that is still joining
     except (RuntimeError, ValueError) as error:
         message = f"the processes of the run do not find each other: {error}"
         raise TrainingError(message) from error

@@ -1,22 +1,34 @@
 """Sequence parallelism by all-to-all (Ulysses, arXiv 2309.14509) around whatever attention a model has.
 
 Outside attention a rank holds 1/P of a packed row's tokens and all heads; inside it holds all tokens and 1/P of the
-heads, so boundaries stay those of the whole row. The training loop does not use it yet.
+heads, so boundaries stay those of the whole row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import distributed as dist
 from torch import nn
+from transformers import AttentionInterface, PreTrainedModel
 
-from training.errors import AttentionError
+from training.attention import NAME as WHOLE_ROWS
+from training.attention import boundary_attention, check_attention
+from training.batch import Batch
+from training.errors import AttentionError, ModelError
+from training.model import hidden_states
+from training.parallel import Ranks
+from training.rows import IGNORED
 
 Attention = Callable[..., tuple[torch.Tensor, Any]]
 """An attention as transformers calls it: (module, query, key, value, mask, **options) to ([1, N, H, D], …)."""
+
+
+NAME = f"{WHOLE_ROWS}_across_ranks"
+"""The name at transformers of the attention over a row's ranks."""
 
 
 class _Exchange(torch.autograd.Function):
@@ -76,3 +88,76 @@ def _to_tokens(tensor: torch.Tensor, group: dist.ProcessGroup, size: int) -> tor
     _, tokens, heads, depth = tensor.shape
     pieces = exchange(tensor.reshape(size, tokens // size, heads, depth), group)
     return pieces.transpose(0, 1).reshape(1, tokens // size, size * heads, depth)
+
+
+def attend_across(model: PreTrainedModel, group: dist.ProcessGroup) -> None:
+    """Let a model attend over rows whose tokens lie with the ranks of a group; raises ModelError where its heads cannot
+    be shared."""
+    config: Any = model.config
+    size = dist.get_world_size(group)
+    if config.num_attention_heads % size:
+        message = (
+            f"the model's {config.num_attention_heads} attention heads cannot be shared evenly by the {size} ranks of "
+            "parallel.sequence"
+        )
+        raise ModelError(message, param="/parallel/sequence")
+    AttentionInterface.register(NAME, across_ranks(boundary_attention, group))
+    model.set_attn_implementation(NAME)
+
+
+def padded(batch: Batch, size: int) -> Batch:
+    """A packed row of a multiple of `size` tokens: what it lacks is a sequence of its own, without a target."""
+    lacking = -batch.tokens % size
+    if not lacking:
+        return batch
+    zeros = torch.zeros(1, lacking, dtype=torch.int32)
+    return Batch(
+        input_ids=torch.cat([batch.input_ids, zeros], dim=1),
+        position_ids=torch.cat([batch.position_ids, torch.arange(lacking, dtype=torch.int32)[None]], dim=1),
+        targets=torch.cat([batch.targets, torch.full_like(zeros, IGNORED)], dim=1),
+        cu_seq_lens=torch.cat([batch.cu_seq_lens, batch.cu_seq_lens[-1:] + lacking]),
+        max_length=max(batch.max_length, lacking),
+    )
+
+
+def own_tokens(batch: Batch, rank: int, size: int) -> Batch:
+    """The tokens of a padded row that one of its ranks holds; the boundaries are those of the whole row."""
+    return Batch(
+        input_ids=batch.input_ids.chunk(size, dim=1)[rank],
+        position_ids=batch.position_ids.chunk(size, dim=1)[rank],
+        targets=batch.targets.chunk(size, dim=1)[rank],
+        cu_seq_lens=batch.cu_seq_lens,
+        max_length=batch.max_length,
+    )
+
+
+def own_targets(batch: Batch, rank: int, size: int) -> Batch:
+    """A padded row with the targets of one of its ranks alone."""
+    kept = torch.full_like(batch.targets, IGNORED)
+    kept.chunk(size, dim=1)[rank].copy_(batch.targets.chunk(size, dim=1)[rank])
+    return replace(batch, targets=kept)
+
+
+def gathered(part: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
+    """The parts [1, N/P, …] of all ranks of a row as [1, N, …], without a gradient."""
+    parts = [torch.empty_like(part) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(parts, part.contiguous(), group=group)
+    return torch.cat(parts, dim=1)
+
+
+def preflight_across(model: PreTrainedModel, batch: Batch, ranks: Ranks) -> None:
+    """Check on a padded row, which all ranks of it hold, that attention across them follows the boundaries too. Raises
+    AttentionError."""
+    group = ranks.row_group
+    assert group is not None
+
+    def forward(ids: torch.Tensor) -> torch.Tensor:
+        own = own_tokens(replace(batch, input_ids=ids), ranks.part, ranks.sequence)
+        return gathered(hidden_states(model, own), group)
+
+    training = model.training
+    model.eval()
+    try:
+        check_attention(forward, batch, anywhere=ranks.anywhere)
+    finally:
+        model.train(training)

@@ -129,6 +129,35 @@ def test_any_number_of_ranks_trains_as_one_process(uneven: dict[str, Any], tmp_p
         assert last["losses"]["skipped"]["targets"] == reference["losses"]["skipped"]["targets"] > 0
 
 
+def test_ranks_that_share_rows_train_as_one_process(uneven: dict[str, Any], tmp_path: Path):
+    """Each row's tokens over two ranks, alone and beside two more; rows whose length is odd among them, with weights by
+    sequences that lie with both."""
+    alone(written(tmp_path, "alone", uneven))
+    shared = uneven | {"parallel": {"sequence": 2}}
+    jobs = [(world, written(tmp_path, f"world {world}", shared)) for world in (2, 4)]
+    jobs.append((3, written(tmp_path, "heads", uneven | {"parallel": {"sequence": 3}})))
+    jobs.append((2, written(tmp_path, "ranks", uneven | {"parallel": {"sequence": 3}})))
+    codes, errors = end(start(*jobs))
+    assert codes == [0] * 6 + [1] * 5
+    assert len(errors) == 2, errors
+    assert "the model's 4 attention heads cannot be shared evenly by the 3 ranks of parallel.sequence" in errors[0]
+    assert "parallel.sequence is 3, which does not divide the run's 2 processes" in errors[1]
+    wanted = [json.loads(line) for line in (tmp_path / "alone" / "metrics.jsonl").read_text().splitlines()]
+    assert any(m["tokens"] % 2 for m in wanted)
+    for _, path in jobs[:2]:
+        folder = path.with_suffix("")
+        assert furthest(folder, tmp_path / "alone") <= 1e-6
+        found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for one, other in zip(found, wanted, strict=True):
+            assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-5)
+            assert [one[n] for n in ("tokens", "targets", "rows", "flops")] == [
+                other[n] for n in ("tokens", "targets", "rows", "flops")
+            ]
+            ours, theirs = one["losses"]["distances"], other["losses"]["distances"]
+            assert [(p["from"], p["targets"]) for p in ours] == [(p["from"], p["targets"]) for p in theirs]
+            assert [p["loss"] for p in ours] == pytest.approx([p["loss"] for p in theirs], abs=1e-5)
+
+
 def cut(path: Path, victim: int, due: Callable[[], bool]) -> int:
     """Start two ranks, kill -9 one of them once it is due, and see the other end by itself; returns kills delivered."""
     process = start((2, path))

@@ -133,9 +133,10 @@ class EvaluateConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParallelConfig:
     """How torchrun's processes share the work. `shard`: weights, gradients and optimizer states are spread over all of
-    them; else each holds all."""
+    them; else each holds all. `sequence`: so many processes, side by side, share the tokens of each packed row."""
 
     shard: bool = checked(flag, default=True)
+    sequence: int = checked(whole(1), 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

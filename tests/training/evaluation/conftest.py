@@ -104,3 +104,13 @@ def needles_of(tmp_path: Path) -> Callable[[Sequence[dict[str, Any]]], Path]:
 def tiny_manifest(tmp_path: Path) -> Manifest:
     folder = write_dataset(tmp_path / "tiny", [token_rows(1)])
     return Manifest.from_bytes((folder / NAME).read_bytes())
+
+
+@pytest.fixture
+def config_of(config_of: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """The configs of the whole room, for rows of random ids, which no tokenizer made."""
+
+    def build(**sections: Any) -> dict[str, Any]:
+        return config_of(**sections | {"data": {"tokenizer": "any"} | sections.get("data", {})})
+
+    return build
