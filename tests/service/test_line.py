@@ -39,13 +39,20 @@ class Shuffled:
             yield run_task(payloads[i])
 
 
+def what(result):
+    """A task's result without the seconds it took."""
+    value = json.loads(result)
+    value["receipt"].pop("seconds")
+    return value
+
+
 class Twice:
     """Every task done twice, as after a lost acknowledgement."""
 
     def run(self, payloads, check):
         for payload in payloads:
             first = run_task(payload)
-            assert run_task(payload) == first
+            assert what(run_task(payload)) == what(first)
             yield first
 
 
