@@ -74,10 +74,10 @@ faults: $(INSTALLED)
 soak: $(INSTALLED)
 	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),20)
 
-# Where axolotl cannot be installed its test says so and is skipped.
+# On two cores, a file of tests on one of them. Where axolotl cannot be installed its test says so and is skipped.
 test: static
 	-@$(MAKE) --no-print-directory axolotl
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 static: lint types imports
 

@@ -19,6 +19,20 @@ from service.kinds import sources_of, spec_of
 from service.storage.intake import take_in_path
 from service.storage.objects import Objects
 
+FIRST = (
+    "faults/test_processes",
+    "training/test_parallel",
+    "scripts/test_study",
+    "bench/test_bench",
+    "service/test_serve",
+)
+"""Files of tests that take longest: begun first, so that of two processes neither waits for the other at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.removeprefix("tests/").startswith(FIRST))
+
+
 settings.register_profile("house", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("house")
 

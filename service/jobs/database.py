@@ -12,6 +12,7 @@ import sqlite3
 from typing import Any
 
 from sqlalchemy import (
+    URL,
     BigInteger,
     Column,
     Connection,
@@ -26,6 +27,7 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     event,
+    make_url,
     select,
     text,
 )
@@ -37,6 +39,14 @@ from service.jobs import migrations
 from service.problems import UnavailableError
 
 BUSY_MILLISECONDS = 10_000
+PATIENCE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 5,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+"""Of libpq: seconds, the last in milliseconds. Together less than the default lease."""
 STEP_LOCK = 7_105_923
 """A number of our own: PostgreSQL lets one process at a time make tables and take steps under it."""
 
@@ -224,9 +234,20 @@ def open_database(url: str) -> Engine:
     return engine
 
 
+def patience(url: str | URL) -> dict[str, int]:
+    """How long libpq waits for a PostgreSQL that says nothing, less what the URL itself says of it.
+
+    A connection whose other side is gone without a word (a host that lost its power, a network that drops packets)
+    would be waited for as long as the kernel sees fit, minutes at least, and a runner's lease would run out meanwhile.
+    """
+    given = make_url(url).query
+    return {name: value for name, value in PATIENCE.items() if name not in given}
+
+
 def engine_at(url: str) -> Engine:
     """An engine whose database has not been looked at; raises what SQLAlchemy raises for a URL that it cannot use."""
-    engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+    options = {} if url.startswith("sqlite") else {"pool_pre_ping": True, "connect_args": patience(url)}
+    engine = create_engine(url, **options)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _on_connect)
         event.listen(engine, "begin", _on_begin)

@@ -14,6 +14,8 @@ from typing import Self
 import psycopg
 from sqlalchemy import Connection, Engine, text
 
+from service.jobs.database import patience
+
 CHANNEL = "longweave_jobs"
 SLICE_SECONDS = 0.25
 AGAIN_SECONDS = 1.0
@@ -73,7 +75,7 @@ class Hints:
 
     def _listen_once(self) -> None:
         words, settings = self._engine.dialect.create_connect_args(self._engine.url)
-        with psycopg.connect(*words, **settings, autocommit=True) as connection:
+        with psycopg.connect(*words, **(patience(self._engine.url) | settings), autocommit=True) as connection:
             connection.execute(f"LISTEN {CHANNEL}")
             self._connection = connection
             self._hinted.set()  # what came before we listened

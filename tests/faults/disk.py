@@ -7,7 +7,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fastapi.testclient import TestClient
@@ -21,6 +21,7 @@ from tests.service.support import BASE, conversations, make_runner
 
 DISK_BYTES = 8 * 1024 * 1024
 PAGE = 4096
+LEFT_BYTES = 32 * PAGE
 
 
 class NoDiskError(Exception):
@@ -77,13 +78,20 @@ class FullDisk:
         self._folder = folder
         self.world = World(folder / "world")
         services = self.world.services
-        self._runner = make_runner(services)
+        # Endings are tried for a lease, here for a moment: nobody makes room meanwhile.
+        impatient = replace(services.settings, lease_seconds=0.5)
+        self._runner = make_runner(replace(services, settings=impatient))
         self._api = TestClient(create_app(services.settings, services), base_url=BASE, raise_server_exceptions=False)
 
     def meet(self, free: int, figures: DiskFigures) -> None:
-        """A job whose first attempt has `free` bytes, and requests at the same time; then room, and the job's end."""
+        """A job whose first attempt has `free` bytes, and requests at the same time; then room, and the job's end. Every other job has
+        what a killed writer left of it, which is removed to make room for the note of the failure at least."""
         world = self.world
         job = world.submit()
+        if figures.jobs % 2:
+            left = world.folder / "objects/work" / job.id / "partial/longweave-left"
+            left.parent.mkdir(parents=True)
+            left.write_bytes(bytes(LEFT_BYTES))
         with full_but_for(self._folder, free):
             figures.ended[self._attempt(job.id, figures)] += 1
             self._ask(figures)

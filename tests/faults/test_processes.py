@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from tests.faults import processes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-VICTIMS = ("worker", "api", "worker", "raylet", "worker", "api", "runner", "worker")
+VICTIMS = ("worker", "api", "raylet", "worker", "runner", "worker")
 
 
 def test_whatever_dies_no_job_is_lost_and_nothing_is_left(tmp_path):
@@ -20,7 +22,7 @@ def test_whatever_dies_no_job_is_lost_and_nothing_is_left(tmp_path):
     finally:
         stack.close()
     found.left = stack.left
-    assert found.delivered == {"worker": 4, "api": 2, "raylet": 1, "runner": 1}
+    assert found.delivered == Counter(VICTIMS)
     assert found.figures.jobs >= len(VICTIMS) // 2
     assert found.answers[200] > 0
     assert found.sound(), found.told()

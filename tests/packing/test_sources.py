@@ -91,7 +91,7 @@ def test_parquet_rows_keep_their_numbers(tmp_path, monkeypatch):
     ("name", "data", "what"),
     [
         ("empty.jsonl", b"", "is empty"),
-        ("cut.gz", gzip.compress(b"x" * 10_000)[:-12], "damaged or cut short"),
+        ("cut.gz", gzip.compress(b"x" * 10_000, mtime=0)[:-12], "damaged or cut short"),
         ("cut.zst", pa.Codec("zstd").compress(b"x" * 10_000, asbytes=True)[:-4], "damaged or cut short"),
         ("not.parquet", b"PAR1 and nothing else", "damaged or cut short"),
     ],

@@ -6,11 +6,13 @@ import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
-from sqlalchemy import inspect, select
+from sqlalchemy import event, inspect, select
+from sqlalchemy.exc import OperationalError
 
-from service.jobs.database import metadata, now, open_database, reading
+from service.jobs.database import PATIENCE, engine_at, metadata, now, open_database, reading
 from service.jobs.leases import LeaseStore
 from service.jobs.store import JobStore, Request
 from tests.service import databases
@@ -98,3 +100,19 @@ def test_a_restart_of_the_server_costs_no_job(postgresql, tmp_path):
         assert api.get(f"/v1/jobs/{job['id']}").json()["state"] == "queued"
         assert make_runner(services).run_once()
         assert api.get(f"/v1/jobs/{job['id']}").json()["state"] == "succeeded"
+
+
+def test_no_connection_is_waited_for_longer_than_a_lease():
+    """A server that says nothing more cannot be had here: that libpq is told so is what is tested."""
+    told = {}
+    engine = engine_at("postgresql+psycopg://u@host/d?connect_timeout=3")
+
+    @event.listens_for(engine, "do_connect")
+    def stop(dialect, record, words, settings):
+        told.update(settings)
+        raise OperationalError("", None, Exception())
+
+    with pytest.raises(OperationalError):
+        engine.connect()
+    assert {name: int(told[name]) for name in PATIENCE} == PATIENCE | {"connect_timeout": 3}
+    assert PATIENCE["tcp_user_timeout"] < 1000 * settings_in(Path("/nowhere")).lease_seconds

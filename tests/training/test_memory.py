@@ -20,6 +20,7 @@ from training.batch import Batch, lay_out
 from training.config import ModelConfig, OptimizerConfig
 from training.errors import ModelError
 from training.loop import build_optimizer, weighted_loss
+from training.loss import target_weights
 from training.memory import at_work, prepare
 from training.model import hidden_states, load_model
 from training.stream import Extent, Row
@@ -35,7 +36,7 @@ def batch() -> Batch:
 
 def gradient(model: PreTrainedModel, of: Batch) -> dict[str, torch.Tensor]:
     model.zero_grad()
-    weighted_loss(model, of, "tokens", 10.0).backward()
+    weighted_loss(model, of, target_weights(of, "tokens"), 10.0).backward()
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
