@@ -75,7 +75,7 @@ class Hints:
 
     def _listen_once(self) -> None:
         words, settings = self._engine.dialect.create_connect_args(self._engine.url)
-        with psycopg.connect(*words, **(patience(self._engine.url) | settings), autocommit=True) as connection:
+        with psycopg.connect(*words, **{**patience(self._engine.url), **settings}, autocommit=True) as connection:
             connection.execute(f"LISTEN {CHANNEL}")
             self._connection = connection
             self._hinted.set()  # what came before we listened
