@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 from fastapi.testclient import TestClient
 
 from service.app import create_app
+from service.logs import JsonLines, TextLines
 from service.services import Services
 from tests.service.databases import database_url, postgresql
 from tests.service.object_store import object_store, s3
 from tests.service.support import BASE, conversations, make_runner, open_api, settings_in, spec_for, upload
 
 __all__ = ["database_url", "object_store", "postgresql", "s3"]
+
+
+@pytest.fixture(autouse=True)
+def _logs_go_home():
+    """A command that was run in this process leaves a handler on a stderr that will be closed."""
+    yield
+    root = logging.getLogger()
+    root.handlers[:] = [one for one in root.handlers if not isinstance(one.formatter, JsonLines | TextLines)]
 
 
 @pytest.fixture
