@@ -170,7 +170,7 @@ def main() -> None:
         print(f"  service   {url}   (API: {url}/docs, log: {FOLDER / 'service.log'})")
         for folder in folders:
             print(f"  dataset   {folder}/   manifest.json, data/*.parquet, README.md, charts/")
-        print(f"  training  {run_folder}/   metrics.jsonl and a checkpoint")
+        print(f"  training  {run_folder}/   report.md, metrics.jsonl and checkpoints")
         if not options.once:
             print(f"\nThe service stays open at {url} until Ctrl-C.", flush=True)
             service.wait()

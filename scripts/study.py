@@ -25,7 +25,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 import yaml
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from byte_level_bpe import trained
+from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from packing.tokenizers import BUILTIN
@@ -166,21 +167,9 @@ def texts_of(dataset: Path) -> Iterator[str]:
 def train_tokenizer(texts: Iterator[str], out: Path) -> None:
     """A byte-level BPE in which the texts' words and all numbers of two and three digits are tokens, with the builtin chat template."""
     numbers = " ".join(f"{number:0{digits}}" for digits in (2, 3) for number in range(10**digits))
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
+    tokenizer = trained(
+        [*texts, *[numbers] * NUMBERS], split=SPLIT, vocabulary=VOCABULARY, special_tokens=SPECIAL_TOKENS
     )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY - len(SPECIAL_TOKENS),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([*texts, *[numbers] * NUMBERS], trainer)
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
     out.mkdir(parents=True, exist_ok=True)
     config = json.loads((BUILTIN / "tokenizer_config.json").read_text(encoding="utf-8"))
     config["additional_special_tokens"] = list(SPECIAL_TOKENS[1:])

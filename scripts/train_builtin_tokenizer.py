@@ -33,7 +33,8 @@ import faker
 import tokenizers
 from builtin_tokenizer_samples import common_characters, product_samples
 from builtin_tokenizer_sources import CJK, SOURCES, SourceError, texts_of
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from byte_level_bpe import trained
+from tokenizers import Tokenizer
 
 VOCABULARY = 32_768
 END_OF_TEXT = "<|endoftext|>"
@@ -87,24 +88,8 @@ class TrainingText:
 
 
 def train(text: TrainingText) -> Tokenizer:
-    """No normaliser and no post-processor, so that token bytes add up to text bytes; special tokens come last."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY - len(SPECIAL_TOKENS),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        max_token_length=32,
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(text, trainer)
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
-    return tokenizer
+    """The tokenizer of the training text."""
+    return trained(text, split=SPLIT, vocabulary=VOCABULARY, special_tokens=SPECIAL_TOKENS, longest=32)
 
 
 def tokenizer_config() -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from transformers import BloomConfig, GPT2Config, LlamaConfig, PretrainedConfig, SmolLM3Config
 
@@ -10,21 +11,27 @@ WINDOW = 4096
 """Positions a preset is made for; RoPE is stretched beyond them."""
 
 
+_SHAPE: Mapping[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 176,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": WINDOW,
+    "tie_word_embeddings": True,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
+"""Of those of Llama's kind."""
+
+
 def tiny(vocab_size: int) -> LlamaConfig:
     """The preset `tiny`: a Llama of 2 layers and 0.1 M parameters beside its tied embedding, to see a run on a CPU in
     seconds; with 32,000 ids nearly all of its time goes into the logits."""
     return LlamaConfig(
         vocab_size=vocab_size,
-        hidden_size=64,
-        intermediate_size=176,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=WINDOW,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=None,
+        **_SHAPE,
     )
 
 
@@ -61,17 +68,9 @@ def _nope(vocab_size: int) -> SmolLM3Config:
     """`tiny-nope`: a SmolLM3 none of whose layers rotates, so that order is known by causality alone (arXiv 2305.19466)."""
     return SmolLM3Config(
         vocab_size=vocab_size,
-        hidden_size=64,
-        intermediate_size=176,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=WINDOW,
         no_rope_layers=[0, 0],
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=None,
         pad_token_id=None,
+        **_SHAPE,
     )
 
 

@@ -19,14 +19,14 @@ from training.errors import TrainingError
 
 def fail_at(rank: int, step: int) -> None:
     """Let this process fail at a step where it is the rank."""
-    take: Any = training.loop._take_step
+    take: Any = training.loop.take_step
 
     def failing(*arguments: Any) -> Any:
         if int(os.environ["RANK"]) == rank and step in arguments:
             raise TrainingError(f"rank {rank} was told to fail")
         return take(*arguments)
 
-    training.loop._take_step = failing
+    training.loop.take_step = failing
 
 
 def run(world: int, config: str) -> list[int]:

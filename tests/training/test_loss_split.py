@@ -14,9 +14,9 @@ from torch.nn.functional import cross_entropy
 from tests.training.conftest import token_rows
 from training.batch import Batch, StepData, lay_out
 from training.config import ModelConfig
-from training.loop import accumulate
 from training.loss_split import LossSplit
 from training.model import hidden_states, load_model
+from training.step import accumulate
 from training.stream import DataState, Extent, Row
 
 COLUMNS = ("input_ids", "labels", "position_ids", "seq_lengths")

@@ -19,10 +19,11 @@ from training.attention import NAME
 from training.batch import Batch, lay_out
 from training.config import ModelConfig, OptimizerConfig
 from training.errors import ModelError
-from training.loop import build_optimizer, weighted_loss
 from training.loss import target_weights
 from training.memory import at_work, prepare
 from training.model import hidden_states, load_model
+from training.optimizer import build_optimizer
+from training.step import weighted_loss
 from training.stream import Extent, Row
 
 Build = Callable[..., dict[str, Any]]

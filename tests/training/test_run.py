@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from packing.dataset.errors import DatasetError
 from tests.training.conftest import token_rows, write_dataset
-from training import loop
+from training import loop, step
 from training.config import OptimizerConfig, parse_config
 from training.errors import AttentionError, CheckpointError, TrainingError
 from training.loop import train
@@ -240,7 +240,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(config_of: Build, tmp_path: Path
     def infinite(*args: Any, **options: Any) -> tuple[float, int]:
         return float("inf"), 3
 
-    monkeypatch.setattr(loop, "accumulate", infinite)
+    monkeypatch.setattr(step, "accumulate", infinite)
     with pytest.raises(TrainingError, match="step 1: the loss is inf"):
         run(config_of())
 
