@@ -5,7 +5,8 @@ Strict models: an unknown field, a wrong type or an impossible value is refused 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -123,13 +124,19 @@ def field_error(field: str, message: str, given: Any) -> ValidationError:
     return ValidationError.from_exception_data("spec", [detail])
 
 
-def problems_of(error: ValidationError, *, below: str = "") -> list[FieldProblem]:
-    """Pydantic's findings as pointers and sentences."""
+def problems_of(error: ValidationError, fields: Collection[str] = ()) -> list[FieldProblem]:
+    """Pydantic's findings as pointers and sentences; `fields` are the model's, one of which may have been meant."""
     found: list[FieldProblem] = []
     for item in error.errors(include_url=False, include_context=False):
         steps = [str(step).replace("~", "~0").replace("/", "~1") for step in item["loc"]]
-        pointer = below + "".join(f"/{step}" for step in steps)
-        found.append(FieldProblem(pointer=pointer, message=_sentence(item)))
+        pointer = "".join(f"/{step}" for step in steps)
+        near = (
+            get_close_matches(steps[0], fields, 1, cutoff=0.8)
+            if item["type"] == "extra_forbidden" and len(steps) == 1
+            else []
+        )
+        message = _sentence(item) + "".join(f"; did you mean {name}?" for name in near)
+        found.append(FieldProblem(pointer=pointer, message=message))
     return found
 
 
@@ -152,4 +159,4 @@ def validate(model: type[SpecModel], data: bytes) -> SpecModel:
     try:
         return model.model_validate_json(data)
     except ValidationError as error:
-        raise SpecError(problems_of(error)) from None
+        raise SpecError(problems_of(error, model.model_fields)) from None

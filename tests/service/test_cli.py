@@ -80,7 +80,8 @@ def test_damage_is_exit_1_with_the_file(good, tmp_path, capsys):
 
 
 BAD_SPECS = {
-    "unknown field": ({"colour": "red"}, 2, "/colour: no such field"),
+    "unknown field": ({"colour": "red"}, 2, "/colour: no such field\n"),
+    "misspelt field": ({"strategie": "outer"}, 2, "/strategie: no such field; did you mean strategy?\n"),
     "wrong type": ({"seed": "seven"}, 2, "/seed"),
     "p of 1.5": ({"probability": 1.5}, 2, "/probability"),
     "negative length": ({"max_length": -4}, 2, "/max_length"),

@@ -9,6 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import distributed as dist
+
+from tests.training.reference import FAMILIES, build, packed
+from training.attention import NAME as WHOLE_ROWS
+from training.errors import AttentionError
+from training.parallel import Ranks
+from training.sequence_parallel import attend_across, padded, preflight_across
 
 RANK = """
 import sys
@@ -92,3 +100,35 @@ def test_outputs_and_gradients_are_those_of_one_process(size: int, heads: int, k
 
 def test_heads_that_cannot_be_shared_are_refused():
     assert ranks(2, 3, 1) == ["the model's 3 attention heads cannot be shared evenly by 2 ranks of a sequence"] * 2
+
+
+def test_a_row_is_padded_by_a_sequence_of_its_own():
+    row = packed("B: two, both from 0")
+    assert padded(row, 4) is row  # 44 tokens
+    longer = padded(row, 8)
+    assert longer.cu_seq_lens.tolist() == [0, 24, 44, 48]
+    assert longer.position_ids[0, 44:].tolist() == [0, 1, 2, 3]
+    assert longer.targets[0, 44:].tolist() == [-100] * 4
+    assert torch.equal(longer.input_ids[:, :44], row.input_ids)
+    assert longer.max_length == 24
+
+
+@pytest.fixture
+def group():
+    dist.init_process_group("gloo", rank=0, world_size=1, store=dist.HashStore())
+    yield dist.group.WORLD
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("attention", [WHOLE_ROWS, "sdpa"])
+def test_attention_across_ranks_is_checked_before_the_first_step(group: dist.ProcessGroup, attention: str):
+    """By one rank that holds all of its row: what is wrong with an attention shows there as well."""
+    ranks = Ranks(device=torch.device("cpu"), grouped=True, row_group=group)
+    model = build(FAMILIES["llama"], attention)
+    row = padded(packed("F: the second goes on counting"), 16)
+    if attention == WHOLE_ROWS:
+        attend_across(model, group)
+        preflight_across(model, row, ranks)
+    else:
+        with pytest.raises(AttentionError, match="attention"):
+            preflight_across(model, row, ranks)
