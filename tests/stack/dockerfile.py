@@ -61,7 +61,7 @@ class Builder:
 
     @property
     def root(self) -> Path:
-        return self.folder / "root"
+        return self.folder / "image"
 
     def stage_root(self, name: str) -> Path:
         return self.folder / "stages" / name

@@ -43,7 +43,7 @@ def test_every_copy_and_run_does_what_it_says_and_what_is_started_runs(tmp_path)
     old = '"$s"/setuptools* "$s"/_distutils_hack "$s"/distutils-precedence.pth'
     seen = f'{sys.executable} "$@" && for s in "$3"/lib/python*/site-packages; do echo {ours} > "$s/ours.pth"; rm -rf {old}; done'
     as_root = os.getuid() == 0 and shutil.which("useradd") is not None
-    users = f'exec {shutil.which("useradd")} --prefix {tmp_path}/root "$@"' if as_root else "exit 0"
+    users = f'exec {shutil.which("useradd")} --prefix {tmp_path}/image "$@"' if as_root else "exit 0"
     owned = "" if as_root else 'while [ "$1" != -d ]; do shift; done; shift 5; exec mkdir -p "$@"'
     environ = {
         "HOME": str(tmp_path),
@@ -71,7 +71,7 @@ def test_every_copy_and_run_does_what_it_says_and_what_is_started_runs(tmp_path)
     for stage in STAGES[-2:]:
         builder.enter(stage)
         started = json.loads(next(step.text for step in stage.steps if step.word == "ENTRYPOINT"))
-        path = f"{tmp_path}/root/opt/longweave/bin"
+        path = f"{tmp_path}/image/opt/longweave/bin"
         clean = {"PATH": f"{path}:{os.environ['PATH']}", "HOME": str(tmp_path)}
         told = subprocess.run(
             [*started, "--help"], env=clean, cwd=tmp_path, capture_output=True, text=True, check=False
@@ -82,7 +82,7 @@ def test_every_copy_and_run_does_what_it_says_and_what_is_started_runs(tmp_path)
         found = subprocess.run(
             [f"{path}/python", "-c", where], env=clean, cwd=tmp_path, capture_output=True, text=True, check=True
         )
-        assert all(place.startswith(f"{tmp_path}/root/opt/longweave/") for place in found.stdout.split()), found.stdout
+        assert all(place.startswith(f"{tmp_path}/image/opt/longweave/") for place in found.stdout.split()), found.stdout
     spec = tmp_path / "spec.json"
     spec.write_text(json.dumps({"kind": "synl", "samples": 1, "length": [2048]}))
     build = [f"{path}/longweave", "build", str(spec), "--out", str(tmp_path / "dataset"), "--json"]
