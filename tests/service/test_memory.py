@@ -34,6 +34,7 @@ def test_what_is_freed_is_taken_again():
         "'kept' in sys.argv and keep_freed_memory()\n"
         "faults_of_batches(); print(faults_of_batches())"
     )
+    assert pa.default_memory_pool().backend_name == "system", "what Arrow's own allocator frees goes back to the kernel"
     let_go, kept = (
         int(subprocess.run([sys.executable, "-c", code, word], check=True, capture_output=True, text=True).stdout)
         for word in ("plain", "kept")

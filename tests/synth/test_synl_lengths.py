@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from packing.chat import ChatTemplate
-from packing.tokenizers import BUILTIN
+from packing.tokenizers import BUILTIN, Tokenizer
 from synth.tables.fit import fitted
 from synth.tables.lengths import TokenCounter, adjusted, shortest, targets
 from synth.tables.minimum import minimum_length
@@ -72,6 +72,25 @@ def test_the_minimum_is_enough(fields):
     for number in range(60):
         row = row_of(number, target=least, **fields)
         assert 0.93 * least <= row["n_tokens"] <= least
+
+
+def test_what_was_measured_for_one_mix_or_tokenizer_is_not_taken_for_another():
+    asked = [
+        mix(formats={form: 1.0}, locales={locale: 1.0}, tasks={task: 1.0})
+        for form in FORMATS
+        for locale, task in (("en_US", "lookup"), ("zh_CN", "join"))
+    ]
+
+    def least(tokenizer, order):
+        own = TokenCounter(tokenizer, ChatTemplate(templates.CHATML, tokenizer, today=date(2026, 1, 1)))
+        return {number: minimum_length(asked[number], own, "train") for number in order}
+
+    forwards, backwards = range(len(asked)), range(len(asked) - 1, -1, -1)
+    first, second, other = Tokenizer.load(BUILTIN), Tokenizer.load(BUILTIN), ours("unigram")
+    found = least(first, forwards)
+    assert least(other, forwards) != found
+    assert least(second, backwards) == found == least(first, backwards)
+    assert len(set(found.values())) >= len(FORMATS)
 
 
 def test_targets_are_drawn_as_asked():
