@@ -20,6 +20,10 @@ from service.engine.shard_task import run_task
 
 POLL_SECONDS = 0.2
 RECOUNT_SECONDS = 2.0
+LANDING_SECONDS = 2.0
+"""A cancelled task ends with its worker, in moments; what a node that is gone should have ended is not waited for."""
+log = logging.getLogger("longweave.runner")
+
 RAY_ENVIRONMENT = NODE_ENVIRONMENT | {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # unset, every socket of local Ray listens on all interfaces
     "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # a GCS on this machine that is gone for so long does not come back
@@ -148,7 +152,8 @@ class RayExecutor:
         return self._counted
 
     def run(self, payloads: Sequence[bytes], check: Callable[[], None]) -> Iterator[bytes]:
-        """Yield results as tasks end. Twice as many tasks as workers are in flight; what is left when we stop is cancelled.
+        """Yield results as tasks end. Twice as many tasks as workers are in flight; what is left when we stop is cancelled, and
+        has ended when we return: whoever removes what a job left does so behind its last writer.
 
         A task whose worker dies is tried three times, the last time with nothing beside it: one that only died with its neighbours
         lives then. Raises WorkerLostError for one that does not.
@@ -174,8 +179,7 @@ class RayExecutor:
                         raise WorkerLostError(payload)
                     (suspects if tries[payload] == TRIES - 1 else waiting).append(payload)
         finally:
-            for reference in flying:
-                ray.cancel(reference, force=True)
+            _cancel(list(flying))
 
     def _launch(self, waiting: list[bytes], suspects: list[bytes], flying: dict[Any, bytes]) -> None:
         """Put tasks into flight: those that wait, and when these have landed one suspect at a time."""
@@ -185,6 +189,19 @@ class RayExecutor:
         if suspects and not flying:
             payload = suspects.pop()
             flying[self._task.remote(payload)] = payload
+
+
+def _cancel(references: list[Any]) -> None:
+    """Have tasks killed, and wait until they are."""
+    import ray
+
+    for reference in references:
+        ray.cancel(reference, force=True)
+    if not references:
+        return
+    _, left = ray.wait(references, num_returns=len(references), timeout=LANDING_SECONDS)
+    if left:
+        log.warning("cancelled tasks=%d still run", len(left))
 
 
 def _result_of(reference: Any) -> bytes | None:

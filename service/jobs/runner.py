@@ -314,12 +314,12 @@ class Runner:
 
     def _clear(self, job: Job) -> None:
         """Remove what an ended job leaves; what cannot be removed now is no reason to fail."""
-        try:
-            self._parts.objects.delete_prefix(work_folder(job))
-            if job.state is not State.SUCCEEDED:
-                self._parts.objects.delete_prefix(folder_of(job.target))
-        except Exception as error:
-            log.warning("job=%s not cleared error=%s", job.id, failures.sentence(error))
+        left = [work_folder(job)] if job.state is State.SUCCEEDED else [work_folder(job), folder_of(job.target)]
+        for place in left:
+            try:
+                self._parts.objects.delete_prefix(place)
+            except Exception as error:
+                log.warning("job=%s not cleared place=%s error=%s", job.id, place, failures.sentence(error))
 
     def _say_goodbye(self) -> None:
         try:

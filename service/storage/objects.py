@@ -250,16 +250,22 @@ class Objects:
 
     def delete(self, paths: Sequence[str]) -> None:
         """Delete objects; those that are not there are passed over."""
-        there = [path for path in paths if self.size(path) is not None]
-        if there:
-            obstore.delete(self._store, there)
+        self._remove([path for path in paths if self.size(path) is not None])
 
     def delete_prefix(self, prefix: str) -> None:
-        """Delete everything below a prefix; the prefix is a whole path segment."""
-        paths = self.list(prefix)
-        if paths:
-            obstore.delete(self._store, paths)
+        """Delete everything below a prefix, whoever else removes or renames some of it; the prefix is a whole path segment."""
+        self._remove(self.list(prefix))
         self.prune(prefix)
+
+    def _remove(self, paths: Sequence[str]) -> None:
+        while paths:
+            try:
+                obstore.delete(self._store, paths)
+            except FileNotFoundError:
+                # One of them has gone meanwhile, and a local store stops there.
+                paths = [path for path in paths if self.size(path) is not None]
+            else:
+                return
 
     def prune(self, prefix: str) -> None:
         """Remove the empty directories that deleted objects leave below a prefix of a local store."""

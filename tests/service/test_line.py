@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,29 @@ def test_one_ray_worker_gives_the_same_bytes_too(talks, tmp_path, whole):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert digests(tmp_path / "one") == whole
+
+
+def test_who_stops_a_build_over_ray_comes_behind_its_last_writer(tmp_path, two_workers, monkeypatch):
+    """What a cancelled job left is removed then: a task that still wrote would leave it there for good."""
+    import ray
+
+    def write_for_ever(payload):
+        with Path(payload.decode()).open("ab", buffering=0) as stream:
+            while True:
+                stream.write(b".")
+
+    def stop_when_both_write():
+        if all(place.exists() and place.stat().st_size for place in places):
+            raise Interrupted
+
+    monkeypatch.setattr(two_workers, "_task", ray.remote(write_for_ever).options(num_cpus=1, max_retries=0))
+    for number in range(3):
+        places = [tmp_path / f"{number}-{name}" for name in "ab"]
+        with pytest.raises(Interrupted):
+            list(two_workers.run([str(place).encode() for place in places], stop_when_both_write))
+        sizes = [place.stat().st_size for place in places]
+        time.sleep(0.3)
+        assert [place.stat().st_size for place in places] == sizes
 
 
 @pytest.mark.parametrize("after", [1, 4, 8])

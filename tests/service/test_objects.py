@@ -47,3 +47,22 @@ def test_so_is_a_file_that_is_written_in_pieces(tmp_path, asked):
         stream.write(b"rows")
     assert asked[:2] == ["flush file", "place"]
     assert "flush directory" in asked[2:]
+
+
+def test_what_goes_while_a_prefix_is_removed_keeps_nothing_else_alive(tmp_path, monkeypatch):
+    objects = Objects.local(tmp_path)
+    for number in range(5):
+        objects.write(f"work/job/{number}", b"x")
+    listed, gone = Objects.list, []
+
+    def and_then_some_go(self, prefix):
+        found = listed(self, prefix)
+        for path in found[1:3]:
+            (tmp_path / path).unlink()
+            gone.append(path)
+        return found
+
+    monkeypatch.setattr(Objects, "list", and_then_some_go)
+    objects.delete_prefix("work/job")
+    assert len(gone) == 2
+    assert not (tmp_path / "work/job").exists()
