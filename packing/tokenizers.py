@@ -49,10 +49,10 @@ class Encoded:
         offsets: NDArray[np.int64],
         starts: NDArray[np.int64] | None = None,
         *,
-        lengths: NDArray[np.int32] | None = None,
+        lengths: NDArray[np.int16] | None = None,
         disagreed: int = 0,
     ) -> None:
-        """Give `starts`, or the `lengths` int32 [n] of tokens that lie end to end, from which they follow."""
+        """Give `starts`, or the `lengths` int16 [n] of tokens that lie end to end, from which they follow."""
         self.ids = ids
         self.offsets = offsets
         self.disagreed = disagreed

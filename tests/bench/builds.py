@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from packing.dataset.manifest import Manifest
-from packing.dataset.writer import PAGE_BYTES, ZSTD_LEVEL, leaf_paths
+from packing.dataset.writer import PAGE_BYTES, ZSTD_LEVEL, encodings
 from packing.tokenizers import BUILTIN
 from service.commands.specs import take_in_sources
 from service.engine.executor import InlineExecutor
@@ -135,7 +135,7 @@ def floor(path: Path, texts_of: Callable[[pl.DataFrame], list[str]], **fields: A
     with folder() as out:
         manifest = build(out, **fields)
         rows, tokens = rows_of(out, manifest), manifest.counts["tokens"]
-    texts, fast, leaves = texts_of(pl.read_ndjson(path)), fast_tokenizer(), leaf_paths(rows.schema)
+    texts, fast, options = texts_of(pl.read_ndjson(path)), fast_tokenizer(), encodings(rows.schema)
 
     def read() -> int:
         pl.read_ndjson(path)
@@ -152,8 +152,7 @@ def floor(path: Path, texts_of: Callable[[pl.DataFrame], list[str]], **fields: A
             compression="zstd",
             compression_level=ZSTD_LEVEL,
             data_page_size=PAGE_BYTES,
-            use_dictionary=[leaf for leaf, kind in leaves.items() if pa.types.is_string(kind)],
-            column_encoding={leaf: "DELTA_BINARY_PACKED" for leaf in leaves if leaf.startswith("position_ids.")},
+            **options,
         )
         return tokens
 
