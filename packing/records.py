@@ -118,9 +118,13 @@ def _each(
         if value is None:
             continue
         try:
-            yield read(_parse(value) if isinstance(value, bytes) else value, number, place)
+            item = read(_parse(value) if isinstance(value, bytes) else value, number, place)
         except _Reason as reason:
-            yield Rejected(row=number, name=name, reason=str(reason))
+            item = Rejected(row=number, name=name, reason=str(reason))
+        # A line may be 100 MB long: who works on what was in it does so without the line.
+        del value
+        yield item
+        del item
 
 
 def unusable(table: pa.Table, *, container: str, name: str, first_row: int) -> Iterator[Rejected]:
@@ -205,8 +209,11 @@ def _values(table: pa.Table, container: str) -> Iterator[Any]:
 
 def _lines(table: pa.Table) -> Iterator[bytes | None]:
     for scalar in table.column("line"):
-        line = scalar.as_py()
-        yield line if line.strip() else None
+        yield _unless_blank(scalar.as_py())
+
+
+def _unless_blank(line: bytes) -> bytes | None:
+    return None if line.isspace() or not line else line
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:

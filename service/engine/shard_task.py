@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from packing.dataset.errors import LongweaveError, TokenizerError
@@ -167,7 +168,7 @@ def _survey(job: Job, objects: Objects, work: str, number: int) -> None:
     crash_point("task_begun")
     found = job.kind.survey(job.spec, piece, job.inputs, tally)
     if found.kept is not None:
-        objects.write(kept_path(work, number), found.kept.astype("<i4", copy=False).tobytes())
+        objects.write(kept_path(work, number), found.kept.astype("<i4", copy=False).view(np.uint8).data)
     crash_point("survey_kept")
     # The table is the survey's receipt: it comes last.
     write_table(

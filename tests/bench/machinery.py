@@ -3,6 +3,7 @@ this process and two Ray workers, by the wall's clock."""
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -216,8 +217,16 @@ def _specs(folder: Path, floor: Floor, *, short: bool) -> dict[str, dict[str, An
     texts, talks = folder / "texts.jsonl", folder / "talks.jsonl"
     builds.documents(texts, 600_000 if short else 64_000_000)
     builds.conversations(talks, 600_000 if short else 64_000_000)
+    whole, size = folder / "whole.jsonl", 300_000 if short else 99_000_000
+    whole.write_text(json.dumps({"text": "\n\n".join(builds.prose(size))[:size]}) + "\n", encoding="utf-8")
+    probes = {"kind": "needle", "license": "CC0-1.0"}
     return {
         "cip": {"kind": "cip", "source": {"upload": floor.upload(texts)}, "sequence_length": 32_768},
+        f"cip, one document of {size / 1e6:.3g} MB": {
+            "kind": "cip",
+            "source": {"upload": floor.upload(whole)},
+            "sequence_length": 32_768,
+        },
         "skipalign": {
             "kind": "skipalign",
             "source": {"upload": floor.upload(talks)},
@@ -226,13 +235,14 @@ def _specs(folder: Path, floor: Floor, *, short: bool) -> dict[str, dict[str, An
             "max_length": 4096,
         },
         "synl": {"kind": "synl", "samples": 4 if short else 400, "length": [4096] if short else [65_536]},
-        "needle": {
-            "kind": "needle",
+        "needle": probes
+        | {
             "lengths": [4096] if short else [131_072],
             "depths": 2 if short else 5,
             "repeats": 1 if short else 4,
-            "license": "CC0-1.0",
         },
+        "needle, probes of 2,097,152 tokens": probes
+        | {"tasks": ["niah_single"], "lengths": [8192] if short else [2_097_152], "depths": 2, "repeats": 2},
     }
 
 
@@ -249,7 +259,7 @@ def _peak(floor: Floor, running: RayExecutor, kind: str, spec: dict[str, Any]) -
     peaks = [_high_water(process) for process in used if (Path("/proc") / process).exists()]
     what = "largest resident set of a worker" if kind == "cip" else ""
     note = f"{len(tasks)} tasks, {took:.0f} s"
-    return measure(what, f"`{kind}`", [max(peaks)], "MiB", most=1024, note=note)
+    return measure(what, kind, [max(peaks)], "MiB", most=1024, note=note)
 
 
 def _workers() -> list[str]:

@@ -98,7 +98,7 @@ LINES = {
     "synl": 4,
     "needle": 3,
     "machinery": 5,
-    "memory": 5,
+    "memory": 7,
     "previews": 4,
     "loader": 4,
 }
