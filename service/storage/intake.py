@@ -29,7 +29,7 @@ def take_in(
 ) -> SourceRecord:
     """Cut one file (JSONL plain, .gz or .zst, or Parquet) into pieces below `prefix`; raises SourceError where it cannot be decoded.
 
-    A source in `passing` goes with the build it is for: its pieces are packed for speed, and nobody asks what rows of it are of no use
+    A source in `passing` goes with the build it is for: its pieces are not packed, and nobody asks what rows of it are of no use
     before the build says so.
     """
     with local.open("rb") as stream:
@@ -173,7 +173,7 @@ def _keep(part: Cut, *, name: str, first_index: int, objects: Objects, prefix: s
     pq.write_table(
         part.table,
         sink,
-        compression="lz4" if passing else "zstd",
+        compression="none" if passing else "zstd",
         write_page_checksum=True,
         use_dictionary=False,
         write_statistics=False,

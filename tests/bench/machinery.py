@@ -7,8 +7,10 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +115,7 @@ def results(folder: Path, *, short: bool, rounds: int) -> Iterator[Result]:
             floor.job(running, **(few | {"seed": 99}))  # both workers are up and warm
             yield from _noop(floor, running, many, rounds)
             yield _overhead(floor, running, real, rounds)
-            yield _second(floor, running, few, rounds)
+            yield from _second(floor, running, few, rounds)
     finally:
         floor.close()
 
@@ -148,16 +150,30 @@ def _overhead(floor: Floor, running: RayExecutor, spec: dict[str, Any], rounds: 
     return measure("the machinery's share of a job", "Longweave", shares, "%", most=5, clock="wall", note=note)
 
 
-def _second(floor: Floor, running: RayExecutor, spec: dict[str, Any], rounds: int) -> Result:
-    """How many times as fast two workers are as one, turn by turn."""
+def _second(floor: Floor, running: RayExecutor, spec: dict[str, Any], rounds: int) -> Iterator[Result]:
+    """How many times as fast two workers are as one, turn by turn; and two processes that share nothing, which is what the machine has
+    to give."""
     ratios: list[float] = []
-    for seed in range(rounds):
-        with one_worker(running):
-            alone = floor.job(running, **spec, seed=2 * seed)[0]
-        ratios.append(alone / floor.job(running, **spec, seed=2 * seed)[0])
+    apart: list[float] = []
+    with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as processes:
+        for seed in range(rounds):
+            with one_worker(running):
+                alone = floor.job(running, **spec, seed=2 * seed)[0]
+            ratios.append(alone / floor.job(running, **spec, seed=2 * seed)[0])
+            list(processes.map(_build_apart, [spec] * WORKERS))
+            begun = time.perf_counter()
+            list(processes.map(_build_apart, [spec]))
+            middle = time.perf_counter()
+            list(processes.map(_build_apart, [spec] * WORKERS))
+            apart.append(WORKERS * (middle - begun) / (time.perf_counter() - middle))
     line = measure("a second worker", "Longweave", ratios, "times as fast", clock="wall")
-    middle = line.figure or 0.0
-    return replace(line, aim="at least 1.8", met=middle >= 1.8)
+    yield replace(line, aim="at least 1.8", met=(line.figure or 0.0) >= 1.8)
+    note = "each builds the same dataset by itself: what the machine has to give"
+    yield measure("", "two processes that share nothing", apart, "times as fast", clock="wall", note=note)
+
+
+def _build_apart(spec: dict[str, Any]) -> int:
+    return builds.tokens_of_build(**spec)
 
 
 def memory(folder: Path, *, short: bool) -> Iterator[Result]:

@@ -97,7 +97,7 @@ LINES = {
     "packing": 8,
     "synl": 4,
     "needle": 3,
-    "machinery": 5,
+    "machinery": 6,
     "memory": 7,
     "previews": 4,
     "loader": 4,
