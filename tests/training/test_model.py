@@ -54,6 +54,20 @@ def test_a_directory_is_loaded_in_float32_with_our_attention_and_the_datas_base(
     preflight(model, batch())
 
 
+def test_the_preflight_runs_the_model_on_the_ends_of_a_long_row_alone(
+    tiny_manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+):
+    model = load_model(ModelConfig(preset="tiny"), extent=EXTENT, manifest=tiny_manifest)
+    monkeypatch.setattr("training.model.CHECKED", 10)
+    seen: list[int] = []
+    model.base_model.register_forward_pre_hook(
+        lambda _, args, options: seen.append(options["input_ids"].shape[1]), with_kwargs=True
+    )
+    preflight(model, batch())
+    assert len(seen) >= 6
+    assert set(seen) == {10, 5}  # and the last sequence by itself
+
+
 def test_the_preset_is_the_same_every_time(tiny_manifest: Manifest):
     models: list[Any] = []
     for seed in (1, 2):  # whatever was drawn before
