@@ -17,6 +17,7 @@ from training.attention import NAME
 from training.batch import Batch, lay_out
 from training.config import ModelConfig
 from training.errors import AttentionError, ModelError
+from training.memory import prepare
 from training.model import hidden_states, load_model, preflight
 from training.presets import tiny
 from training.stream import Extent, Row
@@ -178,5 +179,5 @@ def test_gradient_checkpointing_does_not_change_what_is_seen():
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(LlamaConfig(**SMALL), attn_implementation=NAME).train()
     plain = hidden_states(model, batch())
-    model.activation_checkpointing_enable()
+    prepare(model, ModelConfig(preset="tiny", checkpointing=True))
     assert torch.equal(plain, hidden_states(model, batch()))
