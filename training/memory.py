@@ -34,11 +34,16 @@ def prepare(model: PreTrainedModel, config: ModelConfig) -> None:
         _checkpoint_layers(model)
 
 
-def at_work(model: PreTrainedModel) -> torch.autocast:
-    """The context in which a model computes: bfloat16 where it was asked for, and under `auto` on CUDA."""
+def work_dtype(model: PreTrainedModel) -> torch.dtype:
+    """What a model computes in: bfloat16 where it was asked for, and under `auto` on CUDA, else float32."""
     asked = getattr(model, _WORK, "auto")
-    kind = model.device.type
-    return torch.autocast(kind, torch.bfloat16, enabled=asked == "bfloat16" or (asked == "auto" and kind == "cuda"))
+    half = asked == "bfloat16" or (asked == "auto" and model.device.type == "cuda")
+    return torch.bfloat16 if half else torch.float32
+
+
+def at_work(model: PreTrainedModel) -> torch.autocast:
+    """The context in which a model computes in its dtype."""
+    return torch.autocast(model.device.type, torch.bfloat16, enabled=work_dtype(model) == torch.bfloat16)
 
 
 def _checkpoint_layers(model: PreTrainedModel) -> None:
