@@ -25,6 +25,7 @@ from synth.values.columns import (
     number_cells,
     number_values,
     phrase_cells,
+    uniforms_of,
     word_cells,
 )
 from synth.values.keys import DIGITS, exchanged, key_cells, key_numbers
@@ -65,24 +66,19 @@ class Generator:
         return self._table(schema.main, "synl/cells", count, second.key_column.cells)
 
     def _table(self, part: Part, path: str, count: int, referred: Cells) -> Table:
-        draws = Draws(self._seed, path)
-        # Two uniforms a cell and two a row more, for near-duplicates: [columns + 1, 2, count].
-        u = draws.uniform(
-            self._row,
-            np.arange(count)[None, None, :],
-            (self._attempt * VARIANTS + np.arange(2 * (len(part.fields) + 1))).reshape(-1, 2, 1),
-        )
-        key = part.key
-        numbers = key_numbers(self._split, u[key, 0])
-        twin, place = u[-1, 0] < self._distractors, np.arange(count)
-        twin[0] = False
-        partner = np.where(twin, (u[-1, 1] * place).astype(np.int64), place)
-        digit = (u[key, 1] * (DIGITS - 1)).astype(np.int64)
-        numbers = np.where(twin, exchanged(numbers[partner], digit), numbers)
+        key, place = part.key, np.arange(count)
+        u = self._uniforms(part, path, count)
+        numbers, partner = key_numbers(self._split, u[key][0]), place
+        if self._distractors > 0:
+            twin = u[-1][0] < self._distractors
+            twin[0] = False
+            partner = np.where(twin, (u[-1][1] * place).astype(np.int64), place)
+            digit = (u[key][1] * (DIGITS - 1)).astype(np.int64)
+            numbers = np.where(twin, exchanged(numbers[partner], digit), numbers)
+        columns = [self._column(field, u[i], partner, numbers, referred) for i, field in enumerate(part.fields)]
         kept = np.sort(np.unique(numbers, return_index=True)[1])
-        columns = [
-            self._column(field, u[i], partner, numbers, referred).take(kept) for i, field in enumerate(part.fields)
-        ]
+        if len(kept) < count:
+            columns = [column.take(kept) for column in columns]
         return Table(
             name=part.word(part.name, self._language),
             language=self._language,
@@ -91,7 +87,17 @@ class Generator:
             its="their" if part.person else "its",
             columns=tuple(columns),
             key=key,
+            rows=len(kept),
         )
+
+    def _uniforms(self, part: Part, path: str, count: int) -> list[NDArray[np.float64]]:
+        """The uniforms float64 [1 or 2, count] that each column takes, and the two for near-duplicates. Two a column are set apart."""
+        wanted = [range(2 * i, 2 * i + uniforms_of(field.content)) for i, field in enumerate(part.fields)]
+        if self._distractors > 0:
+            wanted.append(range(2 * len(wanted), 2 * len(wanted) + 2))
+        variants = np.fromiter((self._attempt * VARIANTS + number for each in wanted for number in each), np.int64)
+        drawn = Draws(self._seed, path).uniform(self._row, np.arange(count)[None, :], variants[:, None])
+        return np.split(drawn, np.cumsum([len(each) for each in wanted])[:-1])
 
     def _column(
         self,
@@ -113,9 +119,10 @@ class Generator:
             cells = number_cells(numbers, decimals)
         elif isinstance(content, Day):
             numbers = day_values(content, u)
-            cells = day_cells(numbers)
+            cells = day_cells(content, numbers)
         else:
-            cells = self._text(content, u)[partner]
+            cells = self._text(content, u)
+            cells = cells[partner] if self._distractors > 0 else cells
         title = field.title(self._language)
         phrase, unit = phrase_of(title, self._language)
         return Column(
@@ -137,4 +144,4 @@ class Generator:
 
 def reordered(table: Table, order: list[int]) -> Table:
     """The table with its columns in another order."""
-    return replace(table, columns=tuple(table.columns[i] for i in order), key=order.index(table.key))
+    return replace(table, columns=tuple(table.columns[i] for i in order), key=order.index(table.key), sorts={})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from synth.values.columns import Category, Content, Key
@@ -60,6 +61,7 @@ class Schema:
     second: Part | None = None
 
 
+@lru_cache(maxsize=1024)
 def phrase_of(title: str, language: Language) -> tuple[str, str]:
     """How a sentence speaks of a column, and its unit ("" where it has none): "Annual salary (USD)" is the annual salary, in USD."""
     match = _UNIT.match(title)

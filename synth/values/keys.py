@@ -6,6 +6,8 @@ keeps the sum: near-duplicates of a key stay in its split.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,5 +40,13 @@ def digit_sums(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def key_cells(prefix: str, numbers: NDArray[np.int64]) -> Cells:
-    """Keys as they stand in a table."""
-    return as_cells([f"{prefix}-{number:06d}" for number in numbers.tolist()])
+    """Keys as they stand in a table, of numbers of six digits int64 [n]."""
+    front, back = _halves(prefix)
+    return front[numbers // 1000] + back[numbers % 1000]
+
+
+@lru_cache(maxsize=64)
+def _halves(prefix: str) -> tuple[Cells, Cells]:
+    """The prefix with the first three digits of a key, and its last three."""
+    digits = [f"{number:03d}" for number in range(1000)]
+    return as_cells([f"{prefix}-{three}" for three in digits]), as_cells(digits)

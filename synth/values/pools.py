@@ -73,7 +73,9 @@ def full_names(locale: str, split: Split, first: NDArray[np.int64], last: NDArra
     firsts, lasts = pool(locale, split, "first_name"), pool(locale, split, "last_name")
     given, family = firsts[first % len(firsts)], lasts[last % len(lasts)]
     between = FAMILY_NAME_FIRST.get(locale.partition("_")[0])
-    return given + " " + family if between is None else family + between + given
+    if between is None:
+        return given + " " + family
+    return family + between + given if between else family + given
 
 
 def as_cells(texts: tuple[str, ...] | list[str]) -> Cells:

@@ -211,7 +211,7 @@ def test_every_sentence_of_a_task_can_be_filled(task):
 def test_choices_are_the_same_alone_together_and_again():
     draws = Draws(7, "test/choices")
     alone = [[c.uniform() for _ in range(150)] for c in (Choices(draws, 3, variant) for variant in (0, 5, 9))]
-    together = Choices.several(draws, 3, [0, 5, 9])
+    together = Choices.several(draws, [3, 3, 3], [0, 5, 9], first=24)
     for _ in range(2):
         assert [[c.uniform() for _ in range(150)] for c in together] == alone
         for choices in together:
@@ -295,7 +295,7 @@ def test_what_a_format_writes_is_read_back(form, cells):
         Column(title=t, phrase=t, unit="", sort="text", cells=as_cells([pair[i] for pair in cells]))
         for i, t in enumerate(("A, title", "B | title"))
     ]
-    table = Table(name="T", language="en", one="", many="", its="its", columns=tuple(columns), key=0)
+    table = Table(name="T", language="en", one="", many="", its="its", columns=tuple(columns), key=0, rows=len(cells))
     body = Body(
         title="Table: T\n\n", head=form.head(table), rows=form.rows(table), between=form.between, tail=form.tail
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-from synth.tables.render.format import Format, escaped, joined
+from synth.tables.render.format import Format, escaped, filled
 from synth.tables.table import Table
 
 
@@ -18,7 +18,8 @@ def _head(table: Table) -> str:
 
 
 def _rows(table: Table) -> list[str]:
-    return joined([escaped(c, _escape) for c in table.columns], start="<tr><td>", between="</td><td>", end="</td></tr>")
+    cells = "</td><td>".join(["%s"] * len(table.columns))
+    return filled(f"<tr><td>{cells}</td></tr>", [escaped(column, "&<>", _escape) for column in table.columns])
 
 
-HTML = Format(name="html", head=_head, rows=_rows, between="\n", tail="\n</tbody>\n</table>\n")
+HTML = Format(name="html", head=_head, rows=_rows, between="\n", tail="\n</tbody>\n</table>\n", alike=True)

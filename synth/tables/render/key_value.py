@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from synth.tables.render.format import Format, joined
+from synth.tables.render.format import Format, filled, literal
 from synth.tables.table import Table
 
 
 def _rows(table: Table) -> list[str]:
-    return joined([[f"{c.title}: {cell}" for cell in c.cells.tolist()] for c in table.columns], between="\n")
+    pattern = "\n".join([f"{literal(column.title)}: %s" for column in table.columns])
+    return filled(pattern, [column.cells.tolist() for column in table.columns])
 
 
 KEY_VALUE = Format(name="key_value", head=lambda _: "```text\n", rows=_rows, between="\n\n", tail="\n```\n")
