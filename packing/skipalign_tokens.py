@@ -21,6 +21,7 @@ from packing.chat_tokens import (
     within,
 )
 from packing.dataset.errors import BadRowError
+from packing.kept import runs_of
 from packing.pieces import rows_at
 from packing.plan import Inputs, Tally
 from packing.records import Conversation, Rejected, conversations
@@ -149,15 +150,14 @@ def select(batch: Batch, chosen: NDArray[np.int64]) -> Batch:
     """The rows `chosen` (numbers in the batch, repeats allowed) in that order."""
     t = batch.tokens
     counts, blocks = np.diff(t.offsets)[chosen], np.diff(t.block_offsets)[chosen]
-    tokens = np.repeat(t.offsets[:-1][chosen], counts) + within(counts)
     of_block = np.repeat(t.block_offsets[:-1][chosen], blocks) + within(blocks)
     return Batch(
         ids=[batch.ids[i] for i in chosen.tolist()],
         index=batch.index[chosen],
         documents=batch.documents,
         tokens=ChatTokens(
-            ids=t.ids[tokens],
-            trained=t.trained[tokens],
+            ids=runs_of(t.ids, t.offsets[chosen], counts),
+            trained=runs_of(t.trained, t.offsets[chosen], counts),
             offsets=offsets_of(counts),
             responses=t.responses[of_block],
             lengths=t.lengths[of_block],
@@ -189,7 +189,8 @@ def _truncated(t: ChatTokens, most: int) -> ChatTokens:
     counts = np.diff(t.offsets)
     if not (counts > most).any():
         return t
-    token = within(counts) < most
+    stays = np.minimum(counts, most)
+    token = np.repeat(np.tile([True, False], len(counts)), np.stack([stays, counts - stays], 1).ravel())
     block_row = np.repeat(np.arange(len(counts)), np.diff(t.block_offsets))
     start = offsets_of(t.lengths)[:-1] - t.offsets[block_row]
     lengths = np.clip(most - start, 0, t.lengths)
@@ -197,7 +198,7 @@ def _truncated(t: ChatTokens, most: int) -> ChatTokens:
     return ChatTokens(
         ids=t.ids[token],
         trained=t.trained[token],
-        offsets=offsets_of(np.minimum(counts, most)),
+        offsets=offsets_of(stays),
         responses=t.responses[kept],
         lengths=lengths[kept],
         block_offsets=offsets_of(np.bincount(block_row[kept], minlength=len(counts))),
@@ -214,9 +215,10 @@ def fit(spec: ChatSpec, batch: Batch, tally: Tally) -> Batch:
         tally.count("rows_truncated", int(too_long.sum()))
         batch = replace(batch, tokens=_truncated(batch.tokens, spec.max_length))
     t = batch.tokens
-    trained = t.trained.copy()
-    trained[t.offsets[:-1][np.diff(t.offsets) > 0]] = False
+    trained, filled = t.trained.copy(), np.flatnonzero(np.diff(t.offsets))
+    trained[t.offsets[filled]] = False
     batch = replace(batch, tokens=replace(t, trained=trained))
-    labels = np.diff(np.append(0, np.cumsum(trained))[t.offsets])
-    tally.count("rows_without_labels", int((labels == 0).sum()))
+    labels = np.zeros(len(batch.ids), bool)
+    labels[filled] = np.logical_or.reduceat(trained, t.offsets[filled]) if len(filled) else False
+    tally.count("rows_without_labels", int((~labels).sum()))
     return batch if labels.all() else select(batch, np.flatnonzero(labels))
