@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -115,14 +116,15 @@ def rows_of(out: Path, manifest: Manifest) -> pa.Table:
     return pa.concat_tables(pq.read_table(out / file.path) for file in manifest.files)
 
 
+@cache
 def fast_tokenizer() -> fastokens.Tokenizer:
     """fastokens over the builtin vocabulary."""
     return fastokens.Tokenizer.from_file(str(BUILTIN / "tokenizer.json"))
 
 
-def flat(fast: fastokens.Tokenizer, texts: list[str]) -> list[list[int]]:
-    """Ids as lists, as datasets' map wants them, by way of fastokens' flat buffers."""
-    ids, offsets = fast.encode_batch_flat(texts)
+def flat(texts: list[str]) -> list[list[int]]:
+    """Ids as lists, as datasets' map wants them, by way of fastokens' flat buffers. No tokenizer travels: every process has its own."""
+    ids, offsets = fast_tokenizer().encode_batch_flat(texts)
     bounds = np.frombuffer(offsets, np.uint64)[1:-1].astype(int)
     return [part.tolist() for part in np.split(np.frombuffer(ids, np.uint32), bounds)]
 
