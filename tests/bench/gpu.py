@@ -211,7 +211,8 @@ def main(words: Sequence[str] | None = None, *, start: Start = in_a_child) -> in
     options.out.mkdir(parents=True, exist_ok=True)
     bench = Bench(options.minutes, start)
     head = [
-        f"torch {torch.__version__}; medians of the steps after the first one or two (524,288: the one step); random weights, all of them trained",
+        f"torch {torch.__version__}; medians of the steps after the first one or two (524,288: the one step); random weights, "
+        "all of them trained",
         f"MFU: {CONVENTION}",
         "",
         "| shape | tokens of a row | who | tokens/s | MFU | peak memory | ours is | attention |\n|---|---|---|---|---|---|---|---|",
