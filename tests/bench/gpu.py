@@ -1,7 +1,7 @@
 """`python -m tests.bench.gpu`: the worker beside the Hugging Face Trainer on one GPU, one table; then SkipAlign's comparison.
 
     python -m tests.bench.gpu                 # CUDA; nothing is begun after nine minutes
-    python -m tests.bench.gpu --parts speed   # without the recipe; `--parts recipe` is the rest
+    python -m tests.bench.gpu --parts speed   # the table without the recipe and the stretch, which are parts too
     python -m tests.bench.gpu --rehearse      # tiny shapes, on whatever there is: the same lines of code
 
 Llama shapes of 0.5 B and 1 B parameters with random weights are trained in full, every token but a sample's first a target, on
@@ -38,6 +38,7 @@ from training.flops import CONVENTION, peak_flops
 
 ROOT = Path(__file__).parents[2]
 LEAST_MFU, LEAST_RATIO = 0.45, 1.3
+PARTS = ("speed", "recipe", "stretch")
 LATE, FAILED = "time was up", "failed"
 GRACE = 45.0
 """Seconds after which a run that was begun in time is ended."""
@@ -110,13 +111,14 @@ class Bench:
             f"{start}| {found['tokens_per_second']:,.0f} | {'none' if share is None else f'{share:.1%}'} | "
             f"{'none' if memory is None else f'{memory / 2**30:.1f} GiB'} | {'' if ratio is None else f'{ratio:.2f} times'} | "
             f"{found['attention']}{', layers again' if task.checkpointing else ''}"
+            f"{', their inputs on the CPU' if task.offload else ''}"
             f"{f', MLPs by {task.mlp_chunk:,}' if task.mlp_chunk and task.who == 'ours' else ''} |"
         )
 
     def aims(self) -> list[str]:
         """What was aimed at, and what came of it."""
-        packed = self.results[0][0].row
-        shapes = sorted({task.shape for task, _ in self.results})
+        packed = next((task.row for task, _ in self.results if task.sample), 0)
+        shapes = sorted({task.shape for task, _ in self.results if task.sample})
         found = [
             aim(f"MFU at packed {packed:,} with {shape}", mfu(self.of("ours", shape, packed)), LEAST_MFU, ".1%")
             for shape in shapes
@@ -190,7 +192,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="the worker beside the Hugging Face Trainer on one GPU")
     parser.add_argument("--rehearse", action="store_true", help="tiny shapes, on a CPU too: not for figures")
     parser.add_argument("--minutes", type=float, default=9.0, help="nothing is begun after so many minutes (default 9)")
-    parser.add_argument("--parts", nargs="+", choices=("speed", "recipe"), default=["speed", "recipe"])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=[*PARTS])
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder for the table and the heat maps")
     parser.add_argument("--model", type=Path, default=Path("runs/smollm2"), help="the recipe's model")
     parser.add_argument(
@@ -209,7 +211,8 @@ def main(words: Sequence[str] | None = None, *, start: Start = in_a_child) -> in
     options.out.mkdir(parents=True, exist_ok=True)
     bench = Bench(options.minutes, start)
     head = [
-        f"torch {torch.__version__}; medians of the steps after the first one or two; random weights, all of them trained",
+        f"torch {torch.__version__}; medians of the steps after the first one or two (524,288: the one step); random weights, "
+        "all of them trained",
         f"MFU: {CONVENTION}",
         "",
         "| shape | tokens of a row | who | tokens/s | MFU | peak memory | ours is | attention |\n|---|---|---|---|---|---|---|---|",
@@ -223,11 +226,12 @@ def main(words: Sequence[str] | None = None, *, start: Start = in_a_child) -> in
             said.append(recipe(options.recipe, options.model, options.out, steps=steps, seconds=bench.left))
 
     with tempfile.TemporaryDirectory(prefix="longweave-gpu-") as folder:
-        planned = tasks(folder, rehearse=options.rehearse) if "speed" in options.parts else []
-        for task in planned[:RECIPE_AFTER]:
+        *speed, stretch = tasks(folder, rehearse=options.rehearse)
+        speed = speed if "speed" in options.parts else []
+        for task in speed[:RECIPE_AFTER]:
             bench.run(task)
         do_recipe()
-        for task in planned[RECIPE_AFTER:]:
+        for task in [*speed[RECIPE_AFTER:], *([stretch] if "stretch" in options.parts else [])]:
             bench.run(task)
     devices = sorted({found["device"] for _, found in bench.results if "device" in found})
     after = [f"device: {', '.join(devices) or 'none was asked'}", *(bench.aims() if bench.results else []), *said]

@@ -84,7 +84,12 @@ def ours(task: Task) -> dict[str, Any]:
     data = write_rows(folder / f"data-{task.row}", sample_lengths(task), SHAPES[task.shape].vocabulary)
     config = parse_config(
         {
-            "model": {"path": str(folder), "checkpointing": task.checkpointing, "mlp_chunk": task.mlp_chunk},
+            "model": {
+                "path": str(folder),
+                "checkpointing": task.checkpointing,
+                "offload": task.offload,
+                "mlp_chunk": task.mlp_chunk,
+            },
             "data": {"source": str(data)},
             "batch": {"row_tokens": task.row * task.rows, "tokens_per_step": task.tokens},
             "optimizer": {"lr": 1e-5, "warmup": 1},

@@ -83,7 +83,8 @@ def test_what_is_worth_most_comes_first():
 @QUIET
 def test_a_rehearsal_runs_every_line(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     code = gpu.main(
-        ["--rehearse", "--parts", "speed", "--out", str(tmp_path)], start=lambda task, _: gpu_runs.measured(task)
+        ["--rehearse", "--parts", "speed", "stretch", "--out", str(tmp_path)],
+        start=lambda task, _: gpu_runs.measured(task),
     )
     said = capsys.readouterr().out
     rows = re.findall(r"^\| tiny \| ([\d,]*\d)[^|]* \| (ours|Trainer) \| ([\d,]+) \| none \| none \|(.*)$", said, re.M)
@@ -93,12 +94,13 @@ def test_a_rehearsal_runs_every_line(capsys: pytest.CaptureFixture[str], tmp_pat
     ]  # fmt: skip
     assert all(int(rate.replace(",", "")) > 0 for *_, rate, _ in rows)
     assert all((" times |" in rest) == (who == "Trainer") for _, who, _, rest in rows)
+    assert [("on the CPU" in rest) for *_, rest in rows] == [False] * 6 + [True]
     assert all(("MLPs by 128" in rest) == (who == "ours" and len(length) > 3) for length, who, _, rest in rows)
     assert rows[0][3].endswith("scaled_dot_product_attention, a sequence at a time |")
     assert "times the Trainer at packed 32 with tiny: " in said
     assert code == 0
     kept = json.loads((tmp_path / "gpu.json").read_text())
-    assert [run["steps"] for run in kept["runs"]] == [6, 6, 2, 3, 3, 2, 1]
+    assert [run["steps"] for run in kept["runs"]] == [6, 6, 1, 3, 3, 1, 1]
     assert (tmp_path / "gpu.md").read_text().splitlines()[-2:] == said.splitlines()[-2:]
 
 
@@ -138,7 +140,9 @@ def fed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, results: Iterable[dict[
     """The script with results in the place of runs, the real plan in the place of the rehearsal's."""
     monkeypatch.setattr(gpu, "tasks", lambda folder, rehearse: tasks(folder, rehearse=False))
     feed = iter(results)
-    return gpu.main(["--rehearse", "--parts", "speed", "--out", str(tmp_path), *words], start=lambda *_: next(feed))
+    return gpu.main(
+        ["--rehearse", "--parts", "speed", "stretch", "--out", str(tmp_path), *words], start=lambda *_: next(feed)
+    )
 
 
 def test_figures_are_computed_and_aims_told(

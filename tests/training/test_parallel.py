@@ -132,7 +132,7 @@ def test_any_number_of_ranks_trains_as_one_process(uneven: dict[str, Any], tmp_p
 def test_ranks_that_share_rows_train_as_one_process(uneven: dict[str, Any], tmp_path: Path):
     """Each row's tokens over two ranks, alone (with layers computed again and MLPs in chunks) and beside two more; rows
     whose length is odd among them, with weights by sequences that lie with both. With an adapter too, saved behind."""
-    thrifty = uneven | {"model": uneven["model"] | {"checkpointing": True, "mlp_chunk": 25}}
+    thrifty = uneven | {"model": uneven["model"] | {"checkpointing": True, "offload": True, "mlp_chunk": 25}}
     adapter = thrifty | {"model": thrifty["model"] | {"lora": {"rank": 2}}, "optimizer": {"lr": 1e-2, "warmup": 1}}
     alone(written(tmp_path, "alone", uneven))
     alone(written(tmp_path, "alone with an adapter", adapter))
