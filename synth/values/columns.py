@@ -149,15 +149,29 @@ def number_cells(values: NDArray[np.int64], decimals: int) -> Cells:
 
 
 def _whole_cells(values: NDArray[np.int64]) -> Cells:
-    if len(values) and (values.min() < 0 or values.max() >= SMALL):
+    small = _small()
+    largest = int(values.max()) if len(values) else 0
+    if largest >= SMALL * 1000 or (len(values) and values.min() < 0):
         return as_cells(list(map(str, values.tolist())))
-    return _small()[values]
+    if largest < SMALL:
+        return small[values]
+    thousands, rest = np.divmod(values, 1000)
+    cells = small[thousands] + _three_digits()[rest]
+    few = np.flatnonzero(thousands == 0)
+    cells[few] = small[values[few]]
+    return cells
 
 
 @lru_cache(maxsize=1)
 def _small() -> Cells:
     """0, 1, … as texts."""
     return as_cells(list(map(str, range(SMALL))))
+
+
+@lru_cache(maxsize=1)
+def _three_digits() -> Cells:
+    """000 to 999."""
+    return as_cells([f"{number:03d}" for number in range(1000)])
 
 
 @lru_cache(maxsize=4)

@@ -47,7 +47,7 @@ def test_days_and_keys_are_written_alike_one_by_one_and_all_at_once():
 
 
 def test_contents_ask_for_as_many_uniforms_as_they_take():
-    generator = Generator(seed=1, locale="en_US", split="train", row=0, attempt=0, distractors=0.2)
+    generator = Generator.alone(SCHEMAS["orders"], rows=50, second=2, locale="en_US", split="train", distractors=0.2)
     kinds = set()
     for schema, count in product(SCHEMAS.values(), (1, 2)):
         for field in (*schema.main.fields, *(schema.second.fields if schema.second else ())):
@@ -88,8 +88,10 @@ def test_rows_have_the_tokens_that_each_has_by_itself():
         forms = [form for forms in FORMATS.values() for form in forms]
         for (number, form), locale in product(enumerate(forms), (*LOCALES, "ja_JP")):
             schema = list(SCHEMAS.values())[(number + len(together)) % len(SCHEMAS)]
-            generator = Generator(seed=1, locale=locale, split="train", row=number, attempt=0, distractors=0.1)
-            rows = form.rows(generator.main(schema, 60, None))
+            generator = Generator.alone(
+                schema, rows=60, second=None, locale=locale, split="train", row=number, distractors=0.1
+            )
+            rows = form.rows(generator.tables().main)
             assert own.rows(rows, form).tolist() == own.lines([row + form.between for row in rows]).tolist()
             assert own.rows(rows[:1], form).tolist() == own.lines([rows[0] + form.between]).tolist()
             together.setdefault(family, []).append(own._apart(rows, form))
