@@ -227,7 +227,7 @@ class Generator:
             cells = category_cells(content, self._language, self._split, u)
         elif isinstance(content, Number):
             numbers, decimals = number_values(content, u), content.decimals
-            cells = number_cells(numbers, decimals)
+            cells = number_cells(content, numbers)
         elif isinstance(content, Day):
             numbers = day_values(content, u)
             cells = day_cells(content, numbers)

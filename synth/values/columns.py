@@ -138,7 +138,22 @@ def number_text(value: int, decimals: int) -> str:
     return f"{sign}{abs(value) // scale}.{abs(value) % scale:0{decimals}d}"
 
 
-def number_cells(values: NDArray[np.int64], decimals: int) -> Cells:
+def number_cells(content: Number, values: NDArray[np.int64]) -> Cells:
+    """The numbers of a column as cells: number_text of each."""
+    least, most = (round(bound * 10**content.decimals / content.step) for bound in (content.low, content.high))
+    if most - least < SMALL:
+        return _all_cells(content)[values // content.step - least]
+    return spelled(values, content.decimals)
+
+
+@lru_cache(maxsize=256)
+def _all_cells(content: Number) -> Cells:
+    """Every number that a column may hold."""
+    least, most = (round(bound * 10**content.decimals / content.step) for bound in (content.low, content.high))
+    return as_cells([number_text(part * content.step, content.decimals) for part in range(least, most + 1)])
+
+
+def spelled(values: NDArray[np.int64], decimals: int) -> Cells:
     """Numbers as cells: number_text of each."""
     if decimals and len(values) and values.min() < 0:
         return as_cells([number_text(value, decimals) for value in values.tolist()])
