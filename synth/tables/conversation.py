@@ -135,14 +135,21 @@ def assemble(
     bases = base + np.cumsum([0, *(len(text) + 2 for text in texts[:-1])])
     starts = [start + body.starts() for start, body in zip(bases, bodies, strict=True)]
     ends = [first + body.sizes() for first, body in zip(starts, bodies, strict=True)]
-    evidence: list[NDArray[np.int64]] = [np.zeros((0, 3), np.int64)]
-    for number, question in enumerate(questions):
-        for rows, first, last in zip(question.asked.evidence, starts, ends, strict=False):
-            if len(rows):
-                evidence.append(np.stack([np.full(len(rows), number), first[rows], last[rows]], axis=1))
+    needed = [
+        (number, rows, table)
+        for number, question in enumerate(questions)
+        for table, rows in enumerate(question.asked.evidence)
+        if len(rows)
+    ]
+    evidence = np.zeros((sum(len(rows) for _, rows, _ in needed), 3), np.int64)
+    at = 0
+    for number, rows, table in needed:
+        block = evidence[at : at + len(rows)]
+        block[:, 0], block[:, 1], block[:, 2] = number, starts[table][rows], ends[table][rows]
+        at += len(rows)
     return Conversation(
         messages=messages_of(outline, introduction, texts, questions),
         queries=[question.query for question in questions],
         answers=[question.asked.answer for question in questions],
-        evidence=np.concatenate(evidence),
+        evidence=evidence,
     )

@@ -26,12 +26,12 @@ from synth.tables.conversation import (
     messages_of,
     opening,
 )
-from synth.tables.generate import Generator, reordered
+from synth.tables.generate import Generator, Sizes, reordered, uniforms
 from synth.tables.lengths import TokenCounter, adjusted, shortest
 from synth.tables.outline import Mix, Outline, draw
 from synth.tables.render.format import Format
 from synth.tables.schema import Schema
-from synth.tables.table import Table, Tables
+from synth.tables.table import Tables
 from synth.values.pools import Split
 
 ATTEMPTS = 24
@@ -67,9 +67,19 @@ class Drawn:
     outline: Outline
     questions: list[Choices]
     opening: Choices
+    tables: Generator
 
 
-def drawn(mix: Mix, *, seed: int, rows: Sequence[int], targets: Sequence[int], attempt: int) -> list[Drawn]:
+def drawn(
+    mix: Mix,
+    counter: TokenCounter,
+    *,
+    seed: int,
+    rows: Sequence[int],
+    split: Split,
+    targets: Sequence[int],
+    attempt: int,
+) -> list[Drawn]:
     """The same attempt at some rows, their first numbers drawn at once."""
     attempts = [attempt] * len(rows)
     firsts = Choices.several(Draws(seed, "synl/outline"), rows, attempts, first=FIRST_OF_OUTLINE)
@@ -80,10 +90,25 @@ def drawn(mix: Mix, *, seed: int, rows: Sequence[int], targets: Sequence[int], a
     ]
     numbers, variants = [row for row, _ in turns], [variant for _, variant in turns]
     asked = iter(Choices.several(Draws(seed, "synl/questions"), numbers, variants, first=FIRST_OF_QUESTION))
-    return [
-        Drawn(outline=outline, questions=[next(asked) for _ in outline.turns], opening=opening)
-        for outline, opening in zip(outlines, openings, strict=True)
+    sizes = [
+        _sizes(counter, outline, split, row=row, attempt=attempt, target=target)
+        for outline, row, target in zip(outlines, rows, targets, strict=True)
     ]
+    tables = [
+        Generator(of, block, locale=outline.locale, split=split, distractors=mix.distractors)
+        for of, block, outline in zip(sizes, uniforms(seed, sizes, mix.distractors), outlines, strict=True)
+    ]
+    return [
+        Drawn(outline=outline, questions=[next(asked) for _ in outline.turns], opening=opening, tables=generator)
+        for outline, opening, generator in zip(outlines, openings, tables, strict=True)
+    ]
+
+
+def _sizes(counter: TokenCounter, outline: Outline, split: Split, *, row: int, attempt: int, target: int) -> Sizes:
+    """As many candidate rows as the length may need, and more."""
+    count = int(target / row_tokens(counter, outline.schema, outline.locale, outline.format, split) * 1.15) + 32
+    second = second_rows(target) if outline.second else None
+    return Sizes(row=row, attempt=attempt, schema=outline.schema, main=count, second=second)
 
 
 def fitted(mix: Mix, counter: TokenCounter, *, seed: int, row: int, split: Split, target: int) -> Fitted:
@@ -96,19 +121,18 @@ def fitted_rows(
 ) -> Iterator[Fitted]:
     """The conversations of some rows, each a function of (mix, seed, row, split, target) and the tokenizer. Raises LengthError where
     twenty-four draws of outline and table all miss the length, which lengths above the minimum do not."""
-    firsts = drawn(mix, seed=seed, rows=rows, targets=targets, attempt=0)
+    firsts = drawn(mix, counter, seed=seed, rows=rows, split=split, targets=targets, attempt=0)
     for first, row, target in zip(firsts, rows, targets, strict=True):
         yield _fitted(mix, counter, first, seed=seed, row=row, split=split, target=target)
 
 
 def _fitted(mix: Mix, counter: TokenCounter, first: Drawn, *, seed: int, row: int, split: Split, target: int) -> Fitted:
-    for attempt in range(ATTEMPTS):
-        (at_hand,) = drawn(mix, seed=seed, rows=[row], targets=[target], attempt=attempt) if attempt else (first,)
-        found = _Attempt(at_hand, counter, seed=seed, row=row, split=split, attempt=attempt).fit(
-            mix.distractors, target
-        )
+    at_hand = first
+    for attempt in range(1, ATTEMPTS + 1):
+        found = _Attempt(at_hand, counter, split).fit(target)
         if found is not None:
             return found
+        (at_hand,) = drawn(mix, counter, seed=seed, rows=[row], split=split, targets=[target], attempt=attempt)
     message = f"row {row} ({split}) cannot be brought to {target} tokens: raise length, or ask for fewer turns"
     raise LengthError(message, param="/length")
 
@@ -123,8 +147,8 @@ def row_tokens(counter: TokenCounter, schema: Schema, locale: str, form: Format,
     """Mean tokens of a row of the main table, from a fixed sample."""
     key = (schema.id, locale, form.name, form.between, split)
     if key not in counter.remembered:
-        generator = Generator(seed=0, locale=locale, split=split, row=0, attempt=0, distractors=0.0)
-        rows = form.rows(generator.main(schema, SAMPLE_ROWS, None))
+        sample = Generator.alone(schema, rows=SAMPLE_ROWS, second=None, locale=locale, split=split)
+        rows = form.rows(sample.tables().main)
         counter.remembered[key] = float(counter.rows(rows, form).mean())
     return counter.remembered[key]
 
@@ -132,15 +156,15 @@ def row_tokens(counter: TokenCounter, schema: Schema, locale: str, form: Format,
 class _Attempt:
     """One draw of outline and tables, brought to its length."""
 
-    def __init__(self, drawn: Drawn, counter: TokenCounter, *, seed: int, row: int, split: Split, attempt: int) -> None:
+    def __init__(self, drawn: Drawn, counter: TokenCounter, split: Split) -> None:
         self._drawn, self._outline, self._counter = drawn, drawn.outline, counter
-        self._seed, self._row, self._attempt = seed, row, attempt
         self._split: Split = split
 
-    def fit(self, distractors: float, target: int) -> Fitted | None:
+    def fit(self, target: int) -> Fitted | None:
         """The conversation with n_tokens in shortest(target)..target, or None."""
         counter, form = self._counter, self._outline.format
-        main, second = self._tables(distractors, target)
+        tables = self._drawn.tables.tables()
+        main, second = reordered(tables.main, list(self._outline.order)), tables.second
         lines, head = form.rows(main), form.head(main)
         counts = counter.rows(lines, form)
         beside = [] if second is None else [body_of(self._outline, second.name, form.head(second), form.rows(second))]
@@ -163,21 +187,6 @@ class _Attempt:
                 estimate = tokens
             chosen = adjusted(chosen, counts, aim - estimate, tolerance)
         return None
-
-    def _tables(self, distractors: float, target: int) -> tuple[Table, Table | None]:
-        outline = self._outline
-        generator = Generator(
-            seed=self._seed,
-            locale=outline.locale,
-            split=self._split,
-            row=self._row,
-            attempt=self._attempt,
-            distractors=distractors,
-        )
-        per_row = row_tokens(self._counter, outline.schema, outline.locale, outline.format, self._split)
-        second = generator.second(outline.schema, second_rows(target)) if outline.second else None
-        main = generator.main(outline.schema, int(target / per_row * 1.15) + 32, second)
-        return reordered(main, list(outline.order)), second
 
     def _first(self, counts: NDArray[np.int64], aim: int, others: Sequence[Body]) -> NDArray[np.int64]:
         """As many rows as there may be room for beside the other tables, before the questions are known."""

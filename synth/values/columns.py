@@ -138,7 +138,22 @@ def number_text(value: int, decimals: int) -> str:
     return f"{sign}{abs(value) // scale}.{abs(value) % scale:0{decimals}d}"
 
 
-def number_cells(values: NDArray[np.int64], decimals: int) -> Cells:
+def number_cells(content: Number, values: NDArray[np.int64]) -> Cells:
+    """The numbers of a column as cells: number_text of each."""
+    least, most = (round(bound * 10**content.decimals / content.step) for bound in (content.low, content.high))
+    if most - least < SMALL:
+        return _all_cells(content)[values // content.step - least]
+    return spelled(values, content.decimals)
+
+
+@lru_cache(maxsize=256)
+def _all_cells(content: Number) -> Cells:
+    """Every number that a column may hold."""
+    least, most = (round(bound * 10**content.decimals / content.step) for bound in (content.low, content.high))
+    return as_cells([number_text(part * content.step, content.decimals) for part in range(least, most + 1)])
+
+
+def spelled(values: NDArray[np.int64], decimals: int) -> Cells:
     """Numbers as cells: number_text of each."""
     if decimals and len(values) and values.min() < 0:
         return as_cells([number_text(value, decimals) for value in values.tolist()])
@@ -149,15 +164,29 @@ def number_cells(values: NDArray[np.int64], decimals: int) -> Cells:
 
 
 def _whole_cells(values: NDArray[np.int64]) -> Cells:
-    if len(values) and (values.min() < 0 or values.max() >= SMALL):
+    small = _small()
+    largest = int(values.max()) if len(values) else 0
+    if largest >= SMALL * 1000 or (len(values) and values.min() < 0):
         return as_cells(list(map(str, values.tolist())))
-    return _small()[values]
+    if largest < SMALL:
+        return small[values]
+    thousands, rest = np.divmod(values, 1000)
+    cells = small[thousands] + _three_digits()[rest]
+    few = np.flatnonzero(thousands == 0)
+    cells[few] = small[values[few]]
+    return cells
 
 
 @lru_cache(maxsize=1)
 def _small() -> Cells:
     """0, 1, … as texts."""
     return as_cells(list(map(str, range(SMALL))))
+
+
+@lru_cache(maxsize=1)
+def _three_digits() -> Cells:
+    """000 to 999."""
+    return as_cells([f"{number:03d}" for number in range(1000)])
 
 
 @lru_cache(maxsize=4)

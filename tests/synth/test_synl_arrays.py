@@ -19,7 +19,19 @@ from synth.tables.lengths import TokenCounter
 from synth.tables.render.formats import FORMATS
 from synth.tables.schemas.catalogue import SCHEMAS
 from synth.tables.table import Column
-from synth.values.columns import Category, Day, Key, Number, day_cells, day_text, number_cells, number_text, uniforms_of
+from synth.values.columns import (
+    Category,
+    Day,
+    Key,
+    Number,
+    day_cells,
+    day_text,
+    number_cells,
+    number_text,
+    number_values,
+    spelled,
+    uniforms_of,
+)
 from synth.values.keys import key_cells
 from synth.values.pools import as_cells
 from tests.packing import templates
@@ -34,8 +46,24 @@ DIGEST = "7d8219898e5cfa14bc13336c4c51fef7155228596d8a79fc0d364e153b926b54"
 @given(st.lists(st.integers(-(10**12), 10**12) | st.integers(-3, 12_000), max_size=8), st.integers(0, 3))
 def test_numbers_are_written_alike_one_by_one_and_all_at_once(numbers, decimals):
     for values in (numbers, [abs(number) for number in numbers]):
-        cells = number_cells(np.array(values, np.int64), decimals)
+        cells = spelled(np.array(values, np.int64), decimals)
         assert cells.tolist() == [number_text(value, decimals) for value in values]
+
+
+def test_every_number_that_a_column_may_hold_has_its_cell():
+    u = np.stack([np.linspace(0, 1, 4000, endpoint=False), np.tile(np.linspace(0, 1, 40, endpoint=False), 100)])
+    columns = 0
+    for schema in SCHEMAS.values():
+        for field in (*schema.main.fields, *(schema.second.fields if schema.second else ())):
+            content = field.content
+            if isinstance(content, Number):
+                values = number_values(content, u)
+                bounds = np.rint(np.array([content.low, content.high]) * 10**content.decimals).astype(np.int64)
+                values = np.concatenate([values, bounds // content.step * content.step])
+                cells = number_cells(content, values).tolist()
+                assert cells == [number_text(value, content.decimals) for value in values.tolist()]
+                columns += 1
+    assert columns > 40
 
 
 def test_days_and_keys_are_written_alike_one_by_one_and_all_at_once():
@@ -47,7 +75,7 @@ def test_days_and_keys_are_written_alike_one_by_one_and_all_at_once():
 
 
 def test_contents_ask_for_as_many_uniforms_as_they_take():
-    generator = Generator(seed=1, locale="en_US", split="train", row=0, attempt=0, distractors=0.2)
+    generator = Generator.alone(SCHEMAS["orders"], rows=50, second=2, locale="en_US", split="train", distractors=0.2)
     kinds = set()
     for schema, count in product(SCHEMAS.values(), (1, 2)):
         for field in (*schema.main.fields, *(schema.second.fields if schema.second else ())):
@@ -88,8 +116,10 @@ def test_rows_have_the_tokens_that_each_has_by_itself():
         forms = [form for forms in FORMATS.values() for form in forms]
         for (number, form), locale in product(enumerate(forms), (*LOCALES, "ja_JP")):
             schema = list(SCHEMAS.values())[(number + len(together)) % len(SCHEMAS)]
-            generator = Generator(seed=1, locale=locale, split="train", row=number, attempt=0, distractors=0.1)
-            rows = form.rows(generator.main(schema, 60, None))
+            generator = Generator.alone(
+                schema, rows=60, second=None, locale=locale, split="train", row=number, distractors=0.1
+            )
+            rows = form.rows(generator.tables().main)
             assert own.rows(rows, form).tolist() == own.lines([row + form.between for row in rows]).tolist()
             assert own.rows(rows[:1], form).tolist() == own.lines([rows[0] + form.between]).tolist()
             together.setdefault(family, []).append(own._apart(rows, form))

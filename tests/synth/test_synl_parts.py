@@ -24,7 +24,7 @@ from synth.tables.render.formats import FORMATS
 from synth.tables.schema import phrase_of
 from synth.tables.schemas.catalogue import SCHEMAS
 from synth.tables.steps import mean_of
-from synth.tables.table import Column, Table, Tables
+from synth.tables.table import Column, Table
 from synth.tables.tasks.catalogue import TASKS
 from synth.tables.wording import fill
 from synth.values import pools
@@ -37,9 +37,10 @@ POOLS = ("first_name", "last_name", "city", "company", "street_name", "user_name
 
 
 def tables_of(schema, locale="en_US", split="train", rows=60, row=0, distractors=0.1):
-    generator = Generator(seed=1, locale=locale, split=split, row=row, attempt=0, distractors=distractors)
-    second = generator.second(SCHEMAS[schema], 8) if SCHEMAS[schema].second else None
-    return Tables(main=generator.main(SCHEMAS[schema], rows, second), second=second)
+    second = 8 if SCHEMAS[schema].second else None
+    sizes = {"rows": rows, "second": second, "row": row}
+    generator = Generator.alone(SCHEMAS[schema], seed=1, locale=locale, split=split, distractors=distractors, **sizes)
+    return generator.tables()
 
 
 def titles(schema):

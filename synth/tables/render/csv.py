@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from synth.tables.render.format import Format, escaped, filled
+from synth.tables.render.format import Format, escaped, joined
 from synth.tables.table import Table
 
 
@@ -19,8 +19,7 @@ def separated(name: str, separator: str) -> Format:
         return f"```{name}\n" + separator.join(escape(column.title) for column in table.columns) + "\n"
 
     def rows(table: Table) -> list[str]:
-        pattern = separator.join(["%s"] * len(table.columns))
-        return filled(pattern, [escaped(column, special, escape) for column in table.columns])
+        return joined([escaped(column, special, escape) for column in table.columns], between=separator)
 
     return Format(name=name, head=head, rows=rows, between="\n", tail="\n```\n")
 

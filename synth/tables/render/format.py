@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 from synth.tables.table import Column, Table
 
@@ -30,11 +31,14 @@ def escaped(column: Column, special: Sequence[str], escape: Callable[[str], str]
     return [escape(cell) for cell in cells] if any(sign in together for sign in special) else cells
 
 
-def literal(text: str) -> str:
-    """A text that stands in the pattern of a row as it is."""
-    return text.replace("%", "%%")
+def joined(columns: Sequence[Sequence[str]], *, start: str = "", between: str, end: str = "") -> list[str]:
+    """Rows out of columns of equal length: start + cells with `between` between them + end."""
+    return woven(columns, [start, *[between] * (len(columns) - 1), end])
 
 
-def filled(pattern: str, columns: Sequence[Sequence[str]]) -> list[str]:
-    """Rows out of columns of equal length: the pattern with its `%s` filled."""
-    return [pattern % cells for cells in zip(*columns, strict=True)]
+def woven(columns: Sequence[Sequence[str]], texts: Sequence[str]) -> list[str]:
+    """Rows out of columns of equal length, with a text before each cell and one behind the last."""
+    threads: list[Iterable[str]] = [repeat(texts[0])] if texts[0] else []
+    for column, text in zip(columns, texts[1:], strict=True):
+        threads += [column, repeat(text)] if text else [column]
+    return list(map("".join, zip(*threads, strict=False)))

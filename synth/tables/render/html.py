@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-from synth.tables.render.format import Format, escaped, filled
+from synth.tables.render.format import Format, escaped, joined
 from synth.tables.table import Table
 
 
@@ -18,8 +18,8 @@ def _head(table: Table) -> str:
 
 
 def _rows(table: Table) -> list[str]:
-    cells = "</td><td>".join(["%s"] * len(table.columns))
-    return filled(f"<tr><td>{cells}</td></tr>", [escaped(column, "&<>", _escape) for column in table.columns])
+    cells = [escaped(column, "&<>", _escape) for column in table.columns]
+    return joined(cells, start="<tr><td>", between="</td><td>", end="</td></tr>")
 
 
 HTML = Format(name="html", head=_head, rows=_rows, between="\n", tail="\n</tbody>\n</table>\n", alike=True)

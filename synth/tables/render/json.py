@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 
-from synth.tables.render.format import Format, escaped, filled, literal
-from synth.tables.table import Column, Table
+from synth.tables.render.format import Format, escaped, woven
+from synth.tables.table import Table
 
 SPECIAL = ('"', "\\", *map(chr, range(32)))
 
 
-def _string(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+_string = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def _inside(text: str) -> str:
@@ -19,15 +18,16 @@ def _inside(text: str) -> str:
     return _string(text)[1:-1]
 
 
-def _member(column: Column) -> str:
-    """The pattern of a name with its value."""
-    value = "%s" if column.sort == "number" else '"%s"'
-    return f"{literal(_string(column.title))}: {value}"
-
-
 def _rows(indent: str, table: Table) -> list[str]:
-    pattern = f"{indent}{{{', '.join(map(_member, table.columns))}}}"
-    return filled(pattern, [escaped(column, SPECIAL, _inside) for column in table.columns])
+    names = [_string(column.title) + ": " for column in table.columns]
+    quotes = ["" if column.sort == "number" else '"' for column in table.columns]
+    before = [f"{name}{quote}" for name, quote in zip(names, quotes, strict=True)]
+    texts = [
+        f"{indent}{{{before[0]}",
+        *[f"{q}, {name}" for q, name in zip(quotes, before[1:], strict=False)],
+        quotes[-1] + "}",
+    ]
+    return woven([escaped(column, SPECIAL, _inside) for column in table.columns], texts)
 
 
 JSON_ARRAY = Format(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from synth.tables.render.format import Format, escaped, filled
+from synth.tables.render.format import Format, escaped, joined
 from synth.tables.table import Table
 
 
@@ -17,8 +17,8 @@ def _head(table: Table) -> str:
 
 
 def _rows(table: Table) -> list[str]:
-    cells = " | ".join(["%s"] * len(table.columns))
-    return filled(f"| {cells} |", [escaped(column, "\\|", _escape) for column in table.columns])
+    cells = [escaped(column, "\\|", _escape) for column in table.columns]
+    return joined(cells, start="| ", between=" | ", end=" |")
 
 
 MARKDOWN = Format(name="markdown", head=_head, rows=_rows, between="\n", tail="\n", alike=True)
