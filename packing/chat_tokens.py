@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from packing.chat import ChatTemplate
 from packing.chat_layout import Joined, Layout, Rendered, TemplateRowError
-from packing.tokenizers import Encoded, Tokenizer, utf8_length
+from packing.tokenizers import Encoded, Tokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,19 +177,28 @@ def _borders(rendered: Sequence[Layout]) -> _Borders:
 
 def _of_outlines(joined: Sequence[Joined]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Bytes int64 [R] of joined rows, and what their outlines say of them: (row, start, end) of responses and of what is trained."""
-    outlines = [r.outline for r in joined]
-    parts = np.array([len(o.sizes) for o in outlines])
-    sizes = np.concatenate([o.sizes for o in outlines])
-    sizes[within(parts) % 2 == 1] = [utf8_length(value) for r in joined for value in r.values]
+    shapes = list({id(r.outline): r.outline for r in joined}.values())
+    number = {id(outline): i for i, outline in enumerate(shapes)}
+    of = np.array([number[id(r.outline)] for r in joined])
+
+    def each(arrays: list[NDArray[np.int64]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Every row's array, end to end, and how long each is: an outline's, so few are looked at."""
+        counts = np.array([len(array) for array in arrays])
+        rows = counts[of]
+        return np.concatenate(arrays)[np.repeat(offsets_of(counts)[of], rows) + within(rows)], rows
+
+    sizes, parts = each([o.sizes for o in shapes])
+    sizes[within(parts) % 2 == 1] = np.fromiter(chain.from_iterable(r.sizes for r in joined), np.int64)
     ends, first = offsets_of(sizes), offsets_of(parts)
 
     def placed(edges: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-        row = np.repeat(np.arange(len(joined)), [len(e) for e in edges])
-        part, shift = np.moveaxis(np.concatenate(edges), 2, 0)
+        found, counts = each(edges)
+        row = np.repeat(np.arange(len(joined)), counts)
+        part, shift = np.moveaxis(found, 2, 0)
         return np.column_stack([row, ends[first[row, None] + part] - ends[first[row, None]] + shift])
 
-    spans = placed([o.spans for o in outlines])
-    turns = placed([o.turns for o in outlines])
+    spans = placed([o.spans for o in shapes])
+    turns = placed([o.turns for o in shapes])
     return np.diff(ends[first]), turns, spans[spans[:, 1] < spans[:, 2]]
 
 
