@@ -44,6 +44,8 @@ def test_flops_are_those_torch_counts():
     # which is no target, meets the output layer.
     causal, first = 6 * shape.layers * shape.hidden * length * length, 6 * 128 * 64
     assert counter.get_total_flops() == pytest.approx(shape.flops([length]) + causal + first, rel=0.01)
+    matrices = 3 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 96)
+    assert shape.flops([1]) == 6 * matrices + 6 * 3 * 64  # a token alone is no target
     two = shape.flops([length, 2 * length])
     assert two == pytest.approx(shape.flops([length]) + shape.flops([2 * length]))
 
