@@ -116,7 +116,7 @@ def build(spec: Spec, shard: Shard, inputs: Inputs, tally: Tally) -> Iterator[pa
     for batch in _batches(spec, inputs, index, tally):
         count = len(batch.ids)
         if count:
-            chosen = select(batch, np.repeat(np.arange(count), spec.variants))
+            chosen = select(batch, np.repeat(np.arange(count), spec.variants)) if spec.variants > 1 else batch
             one = np.ones(count * spec.variants, np.int64)
             yield lay_out(spec, chosen, np.tile(np.arange(spec.variants), count), one, one, tally)
 
