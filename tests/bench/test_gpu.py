@@ -127,6 +127,13 @@ def test_what_children_say_at_their_end(tmp_path: Path):
     assert child("import time; time.sleep(60)", 0.1) == {"why_not": "time was up"}
 
 
+def alive(process: int) -> bool:
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def test_what_a_child_has_started_ends_with_it(tmp_path: Path):
     """A recipe's training would go on holding the GPU."""
     code = (
@@ -138,7 +145,7 @@ def test_what_a_child_has_started_ends_with_it(tmp_path: Path):
     assert gpu.ended([sys.executable, "-c", code], 5) == ("", "time was up")
     other = int((tmp_path / "pid").read_text())
     deadline = time.monotonic() + 20  # the kernel ends it when it gets to it
-    while psutil.pid_exists(other) and psutil.Process(other).status() != psutil.STATUS_ZOMBIE:
+    while alive(other):
         assert time.monotonic() < deadline, f"process {other} goes on"
         time.sleep(0.05)
 
