@@ -14,6 +14,7 @@ from transformers import LlamaConfig, MistralConfig, PreTrainedModel, Qwen2Confi
 from tests.training.reference import BLOCK, CASES, SIZES, build, packed, plain_states, sequences
 from training.attention import (
     CHECKED,
+    COMPARED,
     KINDS,
     NAME,
     _kernel,
@@ -231,7 +232,7 @@ def test_the_kernel_check_finds_wrong_gradients_behind_right_outputs():
 def test_on_cuda_the_kernel_that_is_asked_for_is_compared_both_ways(
     kind: str, kernel: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    """Outputs on the whole row, gradients on its ends."""
+    """Outputs on up to 131,072 tokens of a row, gradients on fewer."""
     compared: list[Any] = []
     monkeypatch.setattr(
         "training.attention.compare_kernel", lambda kernel, batch, **options: compared.append((kernel, batch, options))
@@ -241,7 +242,7 @@ def test_on_cuda_the_kernel_that_is_asked_for_is_compared_both_ways(
     model.config._attn_implementation = KINDS[kind]
     check_kernel(model, row)  # type: ignore[arg-type]
     shape = {"heads": 4, "key_heads": 2, "size": 16}
-    wanted = [(kernel, row, shape), (kernel, (row, CHECKED), shape | {"backward": True})]
+    wanted = [(kernel, (row, COMPARED), shape), (kernel, (row, CHECKED), shape | {"backward": True})]
     assert compared == (wanted if kernel else [])
 
 
