@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packing.chat import ChatTemplate
+from packing.chat_layout import Joined
 from packing.draws import Draws
+from packing.template_wording import is_tried
 from packing.tokenizers import Encoded, Tokenizer, utf8_length
 from synth.needles.units import Measure
 from synth.tables.render.format import Format
@@ -83,16 +85,24 @@ class TokenCounter:
 
     def conversation(self, messages: Sequence[Mapping[str, str]]) -> int:
         """Tokens of a conversation rendered by the chat template, everything included."""
-        joined = self._template.joined(messages, train_on="all")
-        if joined is not None and self._template.disagreements([(messages, None, joined)]):
+        joined = self._joined(messages)
+        if (
+            joined is not None
+            and is_tried(messages[-1]["content"])
+            and self._template.disagreements([(messages, joined)])
+        ):
             self.template_disagreed += 1
             joined = None
         return self._length(self._template.text(messages) if joined is None else joined.text)
 
     def draft(self, messages: Sequence[Mapping[str, str]]) -> int:
         """The same of a conversation that is not yet what it will be: whether the template wrote it as it seems to is not tried."""
-        joined = self._template.joined(messages, train_on="all")
+        joined = self._joined(messages)
         return self._length(self._template.text(messages) if joined is None else joined.text)
+
+    def _joined(self, messages: Sequence[Mapping[str, str]]) -> Joined | None:
+        roles = tuple([message["role"] for message in messages])
+        return self._template.joined(roles, [message["content"] for message in messages], train_on="all", spelled=True)
 
     def _length(self, text: str) -> int:
         return len(self._encoded([text]).ids)
