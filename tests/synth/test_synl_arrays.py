@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from packing.chat import ChatTemplate
-from synth.tables.generate import DRAWN_AT_ONCE, HIDDEN_ROWS, MAIN, Generator, Sizes, uniforms
+from synth.tables.generate import DRAWN_AT_ONCE, HIDDEN_ROWS, MAIN, SECOND, Generator, Sizes, uniforms
 from synth.tables.lengths import TokenCounter
 from synth.tables.render.formats import FORMATS
+from synth.tables.render.json import JSON_ARRAY, JSON_LINES
+from synth.tables.render.markdown import MARKDOWN
 from synth.tables.schemas.catalogue import SCHEMAS
 from synth.tables.table import Column
 from synth.values.columns import (
@@ -115,6 +117,8 @@ def test_uniforms_of_tables_are_the_same_alone_and_together():
         (alone,) = uniforms(9, [of], 0.1)
         assert alone.keys() == drawn.keys()
         assert all(np.array_equal(alone[path], drawn[path]) for path in alone)
+        # of a table that is not shown, the key and whether a row is a near-duplicate, two uniforms each
+        assert of.schema.second is None or of.second is not None or len(drawn[SECOND]) == 4
         (bare,) = uniforms(9, [of], 0.0)
         assert np.array_equal(bare[MAIN], alone[MAIN][:-2])
 
@@ -157,18 +161,20 @@ def test_rows_have_the_tokens_that_each_has_by_itself():
     for family, own in families():
         forms = [form for forms in FORMATS.values() for form in forms]
         for (number, form), locale in product(enumerate(forms), (*LOCALES, "ja_JP")):
-            schema = list(SCHEMAS.values())[(number + len(together)) % len(SCHEMAS)]
+            schema = list(SCHEMAS.values())[number % len(SCHEMAS)]
             generator = Generator.alone(
                 schema, rows=60, second=None, locale=locale, split="train", row=number, distractors=0.1
             )
             rows = form.rows(generator.tables().main)
             assert own.rows(rows, form).tolist() == own.lines([row + form.between for row in rows]).tolist()
             assert own.rows(rows[:1], form).tolist() == own.lines([rows[0] + form.between]).tolist()
-            together.setdefault(family, []).append(own._apart(rows, form))
-    assert all(together["builtin"])
-    assert not any(together["unigram"])
+            together.setdefault((family, form), set()).add(own._apart(rows, form))
+    for form in forms:
+        assert together["builtin", form] == {True}
+        assert together["unigram", form] == {False}
     # the pattern of GPT-2 takes a line's end and the spaces behind it together, and rows of a JSON array begin with two
-    assert 0 < sum(together["bpe"]) < len(together["bpe"])
+    assert together["bpe", JSON_ARRAY] == {False}
+    assert together["bpe", JSON_LINES] == together["bpe", MARKDOWN] == {True}
 
 
 @pytest.mark.skipif(version("faker") != FAKER, reason=f"the digest was taken with the words of Faker {FAKER}")
