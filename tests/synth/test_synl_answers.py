@@ -205,7 +205,8 @@ def test_a_query_outside_the_language_is_refused(change, reason):
     ("format_", "part", "damaged", "reason"),
     [
         ("html", "</td></tr>\n", "</tr>\n", "no well-formed HTML"),
-        ("html", "</td><td>", "</td><td><b>x</b></td><td>", "more than cells of text"),
+        ("html", "</td><td>", "</td><td><b>x</b></td><td>", "<b> stands in <td>"),
+        ("html", "</td></tr>\n", "</td></tr>x\n", "the text 'x' stands in no cell"),
         ("html", "<table>", "<!DOCTYPE table><table>", "no HTML table stands where the table should"),
         ("html", "</td></tr>\n", "</td><td>x</td></tr>\n", "is ragged"),
         ("csv", ",", ',"a"b,', "the block is no csv"),
