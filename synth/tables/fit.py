@@ -35,9 +35,10 @@ from synth.values.pools import Split
 
 ATTEMPTS = 24
 ROUNDS = 24
-FEWEST_ROWS = 6
 SAMPLE_ROWS = 24
 SECOND_ROWS = (5, 240)
+NARROWER = 2
+"""How much narrower than its schema's mean a column of a small table may be."""
 
 
 class LengthError(InputError):
@@ -67,6 +68,13 @@ def fitted(mix: Mix, counter: TokenCounter, *, seed: int, row: int, split: Split
             return found
     message = f"row {row} ({split}) cannot be brought to {target} tokens: raise length, or ask for fewer turns"
     raise LengthError(message, param="/length")
+
+
+def smallest(mix: Mix, counter: TokenCounter, *, row: int, split: Split) -> tuple[int, float]:
+    """Tokens of the conversation that seed 0 draws for a row, with the fewest rows its table may have, and of a row of its table in the
+    mean; (0, 0) where its first draw lends itself to no questions. For mixes without second tables."""
+    outline = draw(mix, Choices(Draws(0, "synl/outline"), row, 0), target=0)
+    return _Attempt(outline, counter, seed=0, row=row, split=split, attempt=0).smallest()
 
 
 def second_rows(target: int) -> int:
@@ -107,7 +115,7 @@ class _Attempt:
         aim, tolerance = target - (target - low) // 3, (target - low) // 4
         chosen = self._first(counts, aim, second)
         for _ in range(ROUNDS):
-            if chosen is None or len(chosen) < FEWEST_ROWS:
+            if chosen is None or len(chosen) < self._outline.fewest_rows:
                 return None
             draft = self._draft(main.take(chosen), second)
             if draft is None:
@@ -123,6 +131,17 @@ class _Attempt:
             chosen = adjusted(chosen, counts, aim - estimate, tolerance)
         return None
 
+    def smallest(self) -> tuple[int, float]:
+        """Tokens of the conversation on the first rows, the fewest allowed, and the mean of theirs."""
+        main, _ = self._tables(0.0, 0)
+        main = main.take(np.arange(self._outline.fewest_rows))
+        draft = self._draft(main, None)
+        if draft is None:
+            return 0, 0.0
+        lines = self._outline.format.rows(main)
+        counts = self._counter.lines([line + self._outline.format.between for line in lines])
+        return self._counter.conversation(draft.conversation(lines).messages), float(counts.mean())
+
     def _tables(self, distractors: float, target: int) -> tuple[Table, Table | None]:
         outline = self._outline
         generator = Generator(
@@ -134,6 +153,8 @@ class _Attempt:
             distractors=distractors,
         )
         per_row = row_tokens(self._counter, outline.schema, outline.locale, outline.format, self._split)
+        if len(outline.order) < len(outline.schema.main.fields):
+            per_row *= len(outline.order) / len(outline.schema.main.fields) / NARROWER
         second = generator.second(outline.schema, second_rows(target)) if outline.second else None
         main = generator.main(outline.schema, int(target / per_row * 1.15) + 32, second)
         return reordered(main, list(outline.order)), second
@@ -145,7 +166,7 @@ class _Attempt:
         if second is not None:
             beside += int(self._counter.lines([row + form.between for row in form.rows(second)]).sum())
         room = int(np.searchsorted(np.cumsum(counts), aim - beside, side="right"))
-        return np.arange(max(FEWEST_ROWS, min(room, len(counts))))
+        return np.arange(max(self._outline.fewest_rows, min(room, len(counts))))
 
     def _draft(self, main: Table, second: Table | None) -> _Draft | None:
         """The questions on these rows."""
