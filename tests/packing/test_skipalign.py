@@ -69,7 +69,7 @@ def test_batches_are_bounded_by_bytes_and_leave_no_trace(talks, build, monkeypat
         return chat_tokens(layouts, encoded)
 
     monkeypatch.setattr(skipalign_tokens, "chat_tokens", counted)
-    for most_bytes, most in ((1 << 30, 32), (talks.stat().st_size // 10, 7), (1, 1)):
+    for most_bytes, most in ((1 << 30, 32), (talks.stat().st_size // 10 + 1, 7), (1, 1)):
         sizes.clear()
         monkeypatch.setattr(skipalign_tokens, "BATCH_BYTES", most_bytes)
         assert rows_of(build(talks, strategy="all")) == rows
