@@ -66,8 +66,11 @@ def lines_of(table: pa.Table) -> Iterator[bytes | None]:
         edges = np.frombuffer(chunk.buffers()[1], np.int64)[chunk.offset : chunk.offset + len(chunk) + 1].tolist()
         data = memoryview(chunk.buffers()[2] or b"")
         for start, end in pairwise(edges):
-            line = data[start:end].tobytes()
-            yield line if line and not line.isspace() else None
+            yield _unless_blank(data[start:end].tobytes())
+
+
+def _unless_blank(line: bytes) -> bytes | None:
+    return line if line and not line.isspace() else None
 
 
 def bare_lists(column: pa.ChunkedArray) -> Iterator[Turns | None] | None:

@@ -136,7 +136,8 @@ def encode_long(text: str, tokenizer: Tokenizer, *, escaped: bool, stretch: int 
     def encode(part: str) -> Encoded:
         return tokenizer.encode_escaped([part], [()]) if escaped else tokenizer.encode([part])
 
-    found: list[NDArray[np.int32]] = []
+    # Nearly always a token takes a byte of its text or more; pages that no token reaches take no memory.
+    found, filled = np.empty(utf8_length(text), np.int32), 0
     begin = 0
     window = text[: stretch + OVERLAP]
     here = encode(window)
@@ -145,9 +146,19 @@ def encode_long(text: str, tokenizer: Tokenizer, *, escaped: bool, stretch: int 
         if step is None:
             return encode(text).ids
         taken, begin, window, following = step
-        found.append(here.ids[:taken])
+        found, filled = _put(found, filled, here.ids[:taken])
         here = following
-    return np.concatenate([*found, here.ids])
+    found, filled = _put(found, filled, here.ids)
+    return found[:filled]
+
+
+def _put(found: NDArray[np.int32], filled: int, ids: NDArray[np.int32]) -> tuple[NDArray[np.int32], int]:
+    """`ids` behind the first `filled` of `found`, which grows where a normaliser has made more tokens than bytes."""
+    end = filled + len(ids)
+    if end > len(found):
+        found = np.concatenate([found[:filled], np.empty(2 * end, np.int32)])
+    found[filled:end] = ids
+    return found, end
 
 
 def _next_stretch(

@@ -139,9 +139,13 @@ def _each(
         if value is None:
             continue
         try:
-            yield read(_parse(value) if isinstance(value, bytes) else value, number, place)
+            item = read(_parse(value) if isinstance(value, bytes) else value, number, place)
         except _Reason as reason:
-            yield Rejected(row=number, name=name, reason=str(reason))
+            item = Rejected(row=number, name=name, reason=str(reason))
+        # A line may be 100 MB long: who works on what was in it does so without the line.
+        del value
+        yield item
+        del item
 
 
 def unusable(table: pa.Table, *, container: str, name: str, first_row: int) -> Iterator[Rejected]:

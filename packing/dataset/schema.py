@@ -109,8 +109,9 @@ NEEDLE = pa.schema(
 the answers, with the share (0 to 100) of the context before them; `distractors` are wrong answers that stand in the context;
 `question_start` is the code point of input where the question begins; `depth` is null for tasks that have none."""
 
-DELTA_COLUMNS = ("position_ids",)
-"""Columns whose values rise by one nearly everywhere: DELTA_BINARY_PACKED takes 0.03 bytes a value where the default takes 1.9."""
+SPLIT_COLUMNS = ("input_ids", "labels", "position_ids")
+"""Columns whose values lie on disk byte by byte (BYTE_STREAM_SPLIT, of integers since Parquet's format 2.11), by measurement
+(docs/performance.md): of ids the high bytes say little, and the low bytes of positions come round every 256 tokens."""
 
 EVIDENCE = pa.struct(
     [

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
+
+import orjson
 
 from packing.dataset import manifest as manifests
 from packing.dataset.card import card
@@ -82,6 +83,12 @@ def _described_spec(assembly: Assembly) -> dict[str, Any]:
     return value
 
 
+def _pretty(value: Any) -> bytes:
+    """JSON to be looked at; orjson, for charts have thousands of lines."""
+    options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
+    return orjson.dumps(value, option=options | orjson.OPT_APPEND_NEWLINE)
+
+
 def describe(assembly: Assembly, plan: Plan, receipts: Sequence[Receipt], tally: Tally, print_: str) -> Manifest:
     """Statistics, card and manifest of the finished shards; statistics and card are written here."""
     warnings = assembly.kind.conclude(assembly.spec, tally)
@@ -104,7 +111,7 @@ def describe(assembly: Assembly, plan: Plan, receipts: Sequence[Receipt], tally:
     histograms: dict[str, Any] = tally.to_json()["histograms"]
     statistics = {"counts": {**tally.counts, **counts}, "histograms": histograms}
     texts = {
-        "statistics.json": json.dumps(statistics, indent=1, sort_keys=True).encode() + b"\n",
+        "statistics.json": _pretty(statistics),
         "README.md": card(
             assembly.spec.name or assembly.spec.kind,
             described,
@@ -116,7 +123,7 @@ def describe(assembly: Assembly, plan: Plan, receipts: Sequence[Receipt], tally:
     }
     charts = {name: histogram_chart(name, histogram) for name, histogram in histograms.items()}
     for name, chart in (charts | assembly.kind.charts(assembly.spec, tally)).items():
-        texts[f"charts/{name}.vl.json"] = json.dumps(chart, indent=1, sort_keys=True).encode() + b"\n"
+        texts[f"charts/{name}.vl.json"] = _pretty(chart)
     for name, data in texts.items():
         assembly.objects.write(assembly.place(name), data)
         crash_point(DOCUMENT_POINTS.get(name, "chart_put"))

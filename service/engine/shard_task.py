@@ -6,10 +6,11 @@ import io
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from packing.dataset.errors import LongweaveError, TokenizerError
@@ -45,7 +46,11 @@ class Receipt:
 
     def to_bytes(self) -> bytes:
         """The receipt as canonical JSON, sealed."""
-        return seal(canonical_json(asdict(self)))
+        return seal(canonical_json(self.to_json()))
+
+    def to_json(self) -> dict[str, Any]:
+        """The receipt as plain JSON; its tally is not copied."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
     def from_bytes(cls, data: bytes, *, path: str) -> Receipt:
@@ -113,7 +118,7 @@ def run_task(payload: bytes) -> bytes:
         crash_point("shard_put")
         objects.write(receipt_path(task["work"], receipt.index), receipt.to_bytes())
         crash_point("receipt_put")
-        return canonical_json({"receipt": asdict(receipt)})
+        return canonical_json({"receipt": receipt.to_json()})
     except LongweaveError as error:
         return canonical_json({"error": {"code": error.code, "message": error.message, "param": error.param}})
     except BaseException as error:
@@ -163,7 +168,7 @@ def _survey(job: Job, objects: Objects, work: str, number: int) -> None:
     crash_point("task_begun")
     found = job.kind.survey(job.spec, piece, job.inputs, tally)
     if found.kept is not None:
-        objects.write(kept_path(work, number), found.kept.astype("<i4", copy=False).tobytes())
+        objects.write(kept_path(work, number), found.kept.astype("<i4", copy=False).view(np.uint8).data)
     crash_point("survey_kept")
     # The table is the survey's receipt: it comes last.
     write_table(

@@ -24,16 +24,24 @@ from service.storage.source_record import SourceRecord, piece_path
 SOURCE_SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".parquet")
 
 
-def take_in(local: Path, *, name: str, objects: Objects, prefix: str, limits: Limits | None = None) -> SourceRecord:
-    """Cut one file (JSONL plain, .gz or .zst, or Parquet) into pieces below `prefix`; raises SourceError where it cannot be decoded."""
+def take_in(
+    local: Path, *, name: str, objects: Objects, prefix: str, limits: Limits | None = None, passing: bool = False
+) -> SourceRecord:
+    """Cut one file (JSONL plain, .gz or .zst, or Parquet) into pieces below `prefix`; raises SourceError where it cannot be decoded.
+
+    A source in `passing` goes with the build it is for: its pieces are not packed, and nobody asks what rows of it are of no use
+    before the build says so.
+    """
     with local.open("rb") as stream:
         digest, size = file_digest(stream)
     pieces: list[Piece] = []
     problems: dict[str, Any] = {"count": 0, "first": []}
     rows = 0
     for part in cut(local, name=name, limits=limits or Limits()):
-        pieces.append(_keep(part, name=name, first_index=rows, objects=objects, prefix=prefix))
+        pieces.append(_keep(part, name=name, first_index=rows, objects=objects, prefix=prefix, passing=passing))
         rows += part.table.num_rows
+        if passing:
+            continue
         for bad in unusable(part.table, container=part.container, name=name, first_row=part.first_row):
             problems["count"] += 1
             if len(problems["first"]) < FIRST_REASONS:
@@ -46,7 +54,8 @@ def take_in(local: Path, *, name: str, objects: Objects, prefix: str, limits: Li
 def take_in_path(
     path: Path, *, objects: Objects, prefix: str, limits: Limits | None = None, split: str | None = None
 ) -> SourceRecord:
-    """Take in a file, every source file of a folder in the order of their names, or a split of a dataset; raises SourceError.
+    """Take in a file, every source file of a folder in the order of their names, or a split of a dataset, for one build; raises
+    SourceError.
 
     A folder without JSONL and Parquet is one of texts: every file of it is a document.
     """
@@ -58,7 +67,7 @@ def take_in_path(
         if split is not None:
             message = f"{path} is a file and has no splits: split goes with a dataset"
             raise SourceError(message, param=str(path))
-        return take_in(path, name=path.name, objects=objects, prefix=prefix, limits=limits)
+        return take_in(path, name=path.name, objects=objects, prefix=prefix, limits=limits, passing=True)
     if (folder / manifests.NAME).is_file():
         manifest = read_manifest(folder)
         files = split_files(manifest, split, name=path.name)
@@ -92,15 +101,11 @@ def _joined(
     pieces: list[Piece] = []
     rows = 0
     for part, file in files:
-        record = take_in(file, name=part, objects=objects, prefix=prefix, limits=limits)
+        record = take_in(file, name=part, objects=objects, prefix=prefix, limits=limits, passing=True)
         whole.update(f"{part} {record.digest}\n".encode())
         pieces += [replace(piece, first_index=piece.first_index + rows) for piece in record.pieces]
         rows += record.rows
         records.append(record)
-    problems = {
-        "count": sum(r.problems["count"] for r in records),
-        "first": [{"file": r.name, **reason} for r in records for reason in r.problems["first"]][:FIRST_REASONS],
-    }
     return SourceRecord(
         digest=whole.hexdigest(),
         name=name,
@@ -108,7 +113,6 @@ def _joined(
         rows=rows,
         prefix=prefix,
         pieces=tuple(pieces),
-        problems=problems,
     )
 
 
@@ -129,7 +133,7 @@ def _take_in_texts(folder: Path, *, objects: Objects, prefix: str, limits: Limit
             yield name, data
 
     pieces = [
-        _keep(part, name=folder.name, first_index=part.first_row - 1, objects=objects, prefix=prefix)
+        _keep(part, name=folder.name, first_index=part.first_row - 1, objects=objects, prefix=prefix, passing=True)
         for part in cut_texts(texts())
     ]
     return SourceRecord(
@@ -158,16 +162,21 @@ def first_piece(path: Path, *, objects: Objects, prefix: str, split: str | None 
             return take_in_path(path, objects=objects, prefix=prefix)
         name, file = files[0]
     part = next(iter(cut(file, name=name, limits=Limits())))
-    piece = _keep(part, name=name, first_index=0, objects=objects, prefix=prefix)
+    piece = _keep(part, name=name, first_index=0, objects=objects, prefix=prefix, passing=True)
     return SourceRecord(
         digest=piece.digest, name=path.name, bytes=part.bytes, rows=piece.rows, prefix=prefix, pieces=(piece,)
     )
 
 
-def _keep(part: Cut, *, name: str, first_index: int, objects: Objects, prefix: str) -> Piece:
+def _keep(part: Cut, *, name: str, first_index: int, objects: Objects, prefix: str, passing: bool) -> Piece:
     sink = io.BytesIO()
     pq.write_table(
-        part.table, sink, compression="zstd", write_page_checksum=True, use_dictionary=False, write_statistics=False
+        part.table,
+        sink,
+        compression="none" if passing else "zstd",
+        write_page_checksum=True,
+        use_dictionary=False,
+        write_statistics=False,
     )
     data = sink.getvalue()
     digest = hashlib.sha256(data).hexdigest()

@@ -142,7 +142,7 @@ class Objects:
         except FileNotFoundError:
             return None
 
-    def write(self, path: str, data: bytes, *, durable: bool = True) -> None:
+    def write(self, path: str, data: bytes | memoryview, *, durable: bool = True) -> None:
         """Write an object, whole or not at all; what stood there is replaced. Raises InsufficientStorageError.
 
         What is not `durable` may be lost in a power cut.

@@ -3,11 +3,14 @@ this process and two Ray workers, by the wall's clock."""
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +115,7 @@ def results(folder: Path, *, short: bool, rounds: int) -> Iterator[Result]:
             floor.job(running, **(few | {"seed": 99}))  # both workers are up and warm
             yield from _noop(floor, running, many, rounds)
             yield _overhead(floor, running, real, rounds)
-            yield _second(floor, running, few, rounds)
+            yield from _second(floor, running, few, rounds)
     finally:
         floor.close()
 
@@ -147,16 +150,30 @@ def _overhead(floor: Floor, running: RayExecutor, spec: dict[str, Any], rounds: 
     return measure("the machinery's share of a job", "Longweave", shares, "%", most=5, clock="wall", note=note)
 
 
-def _second(floor: Floor, running: RayExecutor, spec: dict[str, Any], rounds: int) -> Result:
-    """How many times as fast two workers are as one, turn by turn."""
+def _second(floor: Floor, running: RayExecutor, spec: dict[str, Any], rounds: int) -> Iterator[Result]:
+    """How many times as fast two workers are as one, turn by turn; and two processes that share nothing, which is what the machine has
+    to give."""
     ratios: list[float] = []
-    for seed in range(rounds):
-        with one_worker(running):
-            alone = floor.job(running, **spec, seed=2 * seed)[0]
-        ratios.append(alone / floor.job(running, **spec, seed=2 * seed)[0])
+    apart: list[float] = []
+    with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as processes:
+        for seed in range(rounds):
+            with one_worker(running):
+                alone = floor.job(running, **spec, seed=2 * seed)[0]
+            ratios.append(alone / floor.job(running, **spec, seed=2 * seed)[0])
+            list(processes.map(_build_apart, [spec] * WORKERS))
+            begun = time.perf_counter()
+            list(processes.map(_build_apart, [spec]))
+            middle = time.perf_counter()
+            list(processes.map(_build_apart, [spec] * WORKERS))
+            apart.append(WORKERS * (middle - begun) / (time.perf_counter() - middle))
     line = measure("a second worker", "Longweave", ratios, "times as fast", clock="wall")
-    middle = line.figure or 0.0
-    return replace(line, aim="at least 1.8", met=middle >= 1.8)
+    yield replace(line, aim="at least 1.8", met=(line.figure or 0.0) >= 1.8)
+    note = "each builds the same dataset by itself: what the machine has to give"
+    yield measure("", "two processes that share nothing", apart, "times as fast", clock="wall", note=note)
+
+
+def _build_apart(spec: dict[str, Any]) -> int:
+    return builds.tokens_of_build(**spec)
 
 
 def memory(folder: Path, *, short: bool) -> Iterator[Result]:
@@ -216,8 +233,16 @@ def _specs(folder: Path, floor: Floor, *, short: bool) -> dict[str, dict[str, An
     texts, talks = folder / "texts.jsonl", folder / "talks.jsonl"
     builds.documents(texts, 600_000 if short else 64_000_000)
     builds.conversations(talks, 600_000 if short else 64_000_000)
+    whole, size = folder / "whole.jsonl", 300_000 if short else 99_000_000
+    whole.write_text(json.dumps({"text": "\n\n".join(builds.prose(size))[:size]}) + "\n", encoding="utf-8")
+    probes = {"kind": "needle", "license": "CC0-1.0"}
     return {
         "cip": {"kind": "cip", "source": {"upload": floor.upload(texts)}, "sequence_length": 32_768},
+        f"cip, one document of {size / 1e6:.3g} MB": {
+            "kind": "cip",
+            "source": {"upload": floor.upload(whole)},
+            "sequence_length": 32_768,
+        },
         "skipalign": {
             "kind": "skipalign",
             "source": {"upload": floor.upload(talks)},
@@ -226,13 +251,14 @@ def _specs(folder: Path, floor: Floor, *, short: bool) -> dict[str, dict[str, An
             "max_length": 4096,
         },
         "synl": {"kind": "synl", "samples": 4 if short else 400, "length": [4096] if short else [65_536]},
-        "needle": {
-            "kind": "needle",
+        "needle": probes
+        | {
             "lengths": [4096] if short else [131_072],
             "depths": 2 if short else 5,
             "repeats": 1 if short else 4,
-            "license": "CC0-1.0",
         },
+        "needle, probes of 2,097,152 tokens": probes
+        | {"tasks": ["niah_single"], "lengths": [8192] if short else [2_097_152], "depths": 2, "repeats": 2},
     }
 
 
@@ -249,7 +275,7 @@ def _peak(floor: Floor, running: RayExecutor, kind: str, spec: dict[str, Any]) -
     peaks = [_high_water(process) for process in used if (Path("/proc") / process).exists()]
     what = "largest resident set of a worker" if kind == "cip" else ""
     note = f"{len(tasks)} tasks, {took:.0f} s"
-    return measure(what, f"`{kind}`", [max(peaks)], "MiB", most=1024, note=note)
+    return measure(what, kind, [max(peaks)], "MiB", most=1024, note=note)
 
 
 def _workers() -> list[str]:

@@ -52,3 +52,21 @@ def test_a_spelled_special_token_stays_text_across_stretches(builtin, monkeypatc
     found = encode_long(text, builtin, escaped=True, stretch=3000)
     assert found.tolist() == builtin.encode_escaped([text], [()]).ids.tolist()
     assert not set(found.tolist()) & set(builtin.special.values())
+
+
+def test_a_normaliser_may_make_more_tokens_than_a_text_has_bytes(monkeypatch):
+    monkeypatch.setattr(corpus_tokens, "OVERLAP", 400)
+    grown = [0]
+    concatenate = np.concatenate
+
+    def counted(*words):
+        grown[0] += 1
+        return concatenate(*words)
+
+    tokenizer = ours("unigram")
+    text = "\n".join("ﷺ" * 20 for _ in range(600))
+    whole = tokenizer.encode([text]).ids.tolist()
+    assert len(whole) > len(text.encode()), "this text must stand for many more tokens than bytes"
+    monkeypatch.setattr(corpus_tokens.np, "concatenate", counted)
+    assert encode_long(text, tokenizer, escaped=False, stretch=3000).tolist() == whole
+    assert grown[0]
