@@ -12,11 +12,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any
 
 import jinja2
 
+from packing.bare_rows import Bare
 from packing.chat_layout import (
     Joined,
     Layout,
@@ -40,14 +41,16 @@ from packing.chat_shapes import (
     Shape,
     Slot,
     assemble,
+    common_prefix,
     learn,
     mark,
     skeleton,
 )
 from packing.dataset.errors import TokenizerError
+from packing.records import Conversation
 from packing.template_flow import only_writes_contents
 from packing.template_sandbox import STEPS, TemplateLimitError, environment, rendered
-from packing.template_wording import Wordings, is_plain, is_tried
+from packing.template_wording import Wording, Wordings, is_plain, is_tried
 from packing.tokenizers import Tokenizer, utf8_length
 
 Tools = Sequence[Mapping[str, Any]]
@@ -74,11 +77,12 @@ class ChatTemplate:
             raise TokenizerError(message, param="/chat_template") from error
         self._variables: Mapping[str, Any] = tokenizer.special_tokens_map
         self._special = _spelling_of_any(tokenizer.special)
+        self._openings = _openings_of(tokenizer.special)
         self._header: str | None = None
         self._by_roles = lru_cache(maxsize=SHAPES)(self._shape_of_roles)
         only_writes = only_writes_contents(self._environment, source)
         self._wordings = Wordings(self._by_roles, self._counted) if only_writes else None
-        self._outline = lru_cache(maxsize=SHAPES)(self._outline_of_roles)
+        self._joining = lru_cache(maxsize=SHAPES)(self._joining_of_roles)
         self._by_skeleton = lru_cache(maxsize=SHAPES)(self._shape_of_skeleton)
 
     def text(self, messages: Messages, *, tools: Tools | None = None, add_generation_prompt: bool = False) -> str:
@@ -142,35 +146,39 @@ class ChatTemplate:
                 return lay_out(text, messages, parts, shape, trained, thinking)
         return self._by_prefixes(text, messages, tools, trained, thinking)
 
-    def joined(self, messages: Messages, *, train_on: str) -> Joined | None:
-        """What `render` makes of a row `unseen`, `thinking` trained, with its responses still to be found: for many rows at once that is
-        quicker. None where messages are more than roles and texts, or the row must be rendered to be known. Hold them to `disagreements`.
-        """
-        contents: list[Any] = [message.get("content") for message in messages if len(message) == 2]
-        if self._wordings is None or len(contents) < len(messages) or set(map(type, contents)) != {str}:
+    def joined(self, roles: tuple[str, ...], contents: Sequence[str], *, train_on: str, spelled: bool) -> Joined | None:
+        """What `render` makes of a row of nothing but roles and contents, `unseen` and `thinking` trained, with its responses still to be
+        found: for many rows at once that is quicker. None where the row must be rendered to be known, or may spell a special token, unless
+        those may be `spelled`. Hold such rows to `disagreements`."""
+        outline, wording = self._joining(roles, train_on)
+        values = None if outline is None or wording is None or self._wordings is None else wording.values(contents)
+        if outline is None or values is None or not (spelled or self._spells_none(values)):
             return None
-        roles = tuple([message["role"] for message in messages])
-        found = self._wordings.values(roles, contents)
-        return None if found is None else filled(self._outline(roles, train_on), found[1])
+        return filled(outline, values)
 
-    def disagreements(self, rows: Sequence[tuple[Messages, Tools | None, Layout]]) -> int:
-        """How many of the rows that are tried, about one in a thousand, are worded differently when they are rendered. Where there is one,
-        no row will be put together unrendered any more; these should be rendered again."""
+    def is_tried(self, row: Bare | Conversation) -> bool:
+        """Whether a row is one of those, about one in a thousand, that are held to `disagreements`."""
         if self._wordings is None:
-            return 0
-        tried = [
-            (messages, row)
-            for messages, tools, row in rows
-            if tools is None and is_plain(messages[-1]) and is_tried(messages) and all(map(is_plain, messages))
-        ]
+            return False
+        if isinstance(row, Bare):
+            return is_tried(row.contents[-1])
+        plain = row.tools is None and all(map(is_plain, row.messages))
+        return plain and is_tried(row.messages[-1]["content"])
+
+    def disagreements(self, tried: Sequence[tuple[Messages, Layout]]) -> int:
+        """How many of the rows that are tried are worded differently when they are rendered. Where there is one, no row will be put
+        together unrendered any more; its batch should be rendered again."""
         wrong = sum(self._text_or_none(messages) != row.text for messages, row in tried)
         if wrong:
             self._wordings = None
         return wrong
 
-    def spells_special(self, texts: Sequence[str]) -> bool:
-        """Whether one of some texts may spell a special token: certainly not where it says no."""
-        return self._special is not None and self._special.search("\0".join(texts)) is not None
+    def _spells_none(self, texts: Sequence[str]) -> bool:
+        """Whether texts certainly spell no special token."""
+        text = "\0".join(texts)
+        # One character is looked for at ten times the speed of two.
+        begun = any(first in text and opening in text for first, opening in self._openings.items())
+        return self._special is None or not begun or self._special.search(text) is None
 
     def specials(self, text: str) -> list[tuple[int, int]]:
         """Where special tokens are spelled in a text: (start, end) in characters."""
@@ -180,10 +188,12 @@ class ChatTemplate:
         marked = [{"role": role, "content": mark(i)} for i, role in enumerate(roles)]
         return self._learn(marked, [Slot(i, "content", "") for i in range(len(roles))], None)
 
-    def _outline_of_roles(self, roles: tuple[str, ...], train_on: str) -> Outline:
-        shape = self._by_roles(roles)
-        assert shape is not None  # where there is none, there is no wording of these roles either
-        return outline_of(shape, trained_messages([{"role": role} for role in roles], train_on))
+    def _joining_of_roles(self, roles: tuple[str, ...], train_on: str) -> tuple[Outline, Wording] | tuple[None, None]:
+        """How rows of these roles are put together unrendered; None where they are not."""
+        wording = None if self._wordings is None else self._wordings.of(roles)
+        if wording is None:
+            return None, None
+        return outline_of(wording.shape, trained_messages([{"role": role} for role in roles], train_on)), wording
 
     def _shape_of_skeleton(self, key: str) -> Shape | None:
         marked, slots, tools = json.loads(key)
@@ -268,3 +278,11 @@ def _spelling_of_any(special: Mapping[str, int]) -> re.Pattern[str] | None:
     """A pattern for the spelling of any special token, longest first."""
     spellings = sorted(special, key=lambda text: (-len(text), text))
     return re.compile("|".join(map(re.escape, spellings))) if spellings else None
+
+
+def _openings_of(special: Mapping[str, int]) -> dict[str, str]:
+    """What spellings of special tokens begin with, by their first characters: a text without any of these spells none."""
+    first: dict[str, list[str]] = {}
+    for text in special:
+        first.setdefault(text[:1], []).append(text)
+    return {character: reduce(common_prefix, texts) for character, texts in first.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,24 +40,24 @@ class Rendered:
     turns: tuple[Turn, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Outline:
-    """Where the responses of conversations of one shape stand, whatever their contents: `pieces` are the template's own text, `sizes` int64
-    [parts] the bytes of piece, value, piece, value, …, piece (0 for values), `turns` int64 [turns, 2, 2] and `spans` int64 [spans, 2, 2]
-    the ends of responses and of what is trained, each as a part and how many bytes behind (or before) its beginning."""
+    """Where the responses of conversations of one shape stand, whatever their contents: `parts` are piece, value, piece, value, …, piece
+    of a text, of which the pieces are the template's own and the values empty here; `sizes` int64 [parts] their bytes, `turns` int64
+    [turns, 2, 2] and `spans` int64 [spans, 2, 2] the ends of responses and of what is trained, each as a part and how many bytes behind
+    (or before) its beginning."""
 
-    pieces: tuple[str, ...]
+    parts: list[str]
     sizes: NDArray[np.int64]
     turns: NDArray[np.int64]
     spans: NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Joined:
-    """A conversation put together without rendering it: its text, and what fills the gaps of its outline."""
+class Joined(NamedTuple):
+    """A conversation put together without rendering it: its text, and the bytes of every value in the gaps of its outline."""
 
     text: str
-    values: Sequence[str]
+    sizes: list[int]
     outline: Outline
 
 
@@ -158,8 +159,10 @@ def outline_of(shape: Shape, trained: Sequence[bool]) -> Outline:
         following = message + 1
     sizes = np.zeros(2 * len(shape.pieces) - 1, np.int64)
     sizes[::2] = [piece.bytes for piece in shape.pieces]
+    parts = [""] * len(sizes)
+    parts[::2] = [piece.text for piece in shape.pieces]
     return Outline(
-        pieces=tuple(piece.text for piece in shape.pieces),
+        parts=parts,
         sizes=sizes,
         turns=np.array(turns, np.int64).reshape(-1, 2, 2),
         spans=np.array(spans, np.int64).reshape(-1, 2, 2),
@@ -168,6 +171,7 @@ def outline_of(shape: Shape, trained: Sequence[bool]) -> Outline:
 
 def filled(outline: Outline, values: Sequence[str]) -> Joined:
     """A conversation of an outline."""
-    parts = [""] * len(outline.sizes)
-    parts[::2], parts[1::2] = outline.pieces, values
-    return Joined(text="".join(parts), values=values, outline=outline)
+    parts = outline.parts.copy()
+    parts[1::2] = values
+    text = "".join(parts)
+    return Joined(text, list(map(len if text.isascii() else utf8_length, values)), outline)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from packing.chat import ChatTemplate
 from packing.chat_layout import Joined, Layout, Rendered, TemplateRowError
-from packing.tokenizers import Encoded, Tokenizer, utf8_length
+from packing.tokenizers import Encoded, Tokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,29 +105,44 @@ def _interleave(chosen: NDArray[np.bool_], no: Encoded, yes: Encoded) -> Encoded
 def chat_tokens(rendered: Sequence[Layout], encoded: Encoded) -> ChatTokens:
     """Find every block's and every trained span's tokens, for all rows at once; raises TemplateRowError where tokens run backwards."""
     rows = len(rendered)
-    counts = np.diff(encoded.offsets)
     found = _borders(rendered)
-    # Rows are laid on one line of bytes, a byte apart, so that one search finds the tokens of all borders.
-    base = offsets_of(found.bytes + 1)
-    line = encoded.starts + np.repeat(base[:-1], counts)
-    if len(line) and (np.diff(line) < 0).any():
-        raise TemplateRowError("the tokenizer's offsets run backwards: its borders cannot be found")
+    line, base = _line(encoded, found.bytes)
     turns = np.bincount(found.turn_row, minlength=rows).astype(np.int64)
-    edges = found.turns + base[found.turn_row, None]
-    trained_edges = np.searchsorted(line, found.spans + base[found.span_row, None])
-    steps = np.zeros(len(line) + 1, np.int64)
-    np.add.at(steps, trained_edges[:, 0], 1)
-    np.add.at(steps, trained_edges[:, 1], -1)
-    borders = np.searchsorted(line, edges)
-    responses, lengths, block_offsets = _blocks(borders, found.turn_row, turns, encoded.offsets)
+    edges, spans = (
+        np.searchsorted(line, (ends + base[row, None]).astype(line.dtype, copy=False))
+        for ends, row in ((found.turns, found.turn_row), (found.spans, found.span_row))
+    )
+    responses, lengths, block_offsets = _blocks(edges, found.turn_row, turns, encoded.offsets)
     return ChatTokens(
         ids=encoded.ids,
-        trained=np.cumsum(steps[:-1]) > 0,
+        trained=marked(spans, len(encoded.ids)),
         offsets=encoded.offsets,
         responses=responses,
         lengths=lengths,
         block_offsets=block_offsets,
     )
+
+
+def _line(encoded: Encoded, sizes: NDArray[np.int64]) -> tuple[NDArray[np.signedinteger[Any]], NDArray[np.int64]]:
+    """Rows on one line of bytes, so that one search finds the tokens of all borders: where every token begins on it [T], and every row of
+    `sizes` int64 [R] bytes, int64 [R]; raises TemplateRowError where tokens run backwards."""
+    if encoded.edges is not None:
+        return encoded.edges[:-1], encoded.edges[encoded.offsets[:-1]].astype(np.int64)
+    # Tokens that a normaliser left without bytes may stand at a row's end: rows lie a byte apart.
+    base = offsets_of(sizes + 1)[:-1]
+    line = encoded.starts + np.repeat(base, np.diff(encoded.offsets))
+    if len(line) and (np.diff(line) < 0).any():
+        raise TemplateRowError("the tokenizer's offsets run backwards: its borders cannot be found")
+    return line, base
+
+
+def marked(spans: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
+    """Which of `size` tokens lie in one of the `spans` int64 [S, 2], in any order: bool [size]."""
+    begins, ends = spans[np.argsort(spans[:, 0], kind="stable")].T
+    ends = np.maximum.accumulate(ends)
+    begins = np.maximum(begins, np.concatenate([np.zeros(1, np.int64), ends[:-1]])) if len(ends) else begins
+    edges = np.concatenate([np.zeros(1, np.int64), np.stack([begins, ends], 1).ravel(), np.array([size])])
+    return np.repeat(np.arange(len(edges) - 1) % 2 == 1, np.diff(edges))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,19 +177,28 @@ def _borders(rendered: Sequence[Layout]) -> _Borders:
 
 def _of_outlines(joined: Sequence[Joined]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Bytes int64 [R] of joined rows, and what their outlines say of them: (row, start, end) of responses and of what is trained."""
-    outlines = [r.outline for r in joined]
-    parts = np.array([len(o.sizes) for o in outlines])
-    sizes = np.concatenate([o.sizes for o in outlines])
-    sizes[within(parts) % 2 == 1] = [utf8_length(value) for r in joined for value in r.values]
+    shapes = list({id(r.outline): r.outline for r in joined}.values())
+    number = {id(outline): i for i, outline in enumerate(shapes)}
+    of = np.array([number[id(r.outline)] for r in joined])
+
+    def each(arrays: list[NDArray[np.int64]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Every row's array, end to end, and how long each is: an outline's, so few are looked at."""
+        counts = np.array([len(array) for array in arrays])
+        rows = counts[of]
+        return np.concatenate(arrays)[np.repeat(offsets_of(counts)[of], rows) + within(rows)], rows
+
+    sizes, parts = each([o.sizes for o in shapes])
+    sizes[within(parts) % 2 == 1] = np.fromiter(chain.from_iterable(r.sizes for r in joined), np.int64)
     ends, first = offsets_of(sizes), offsets_of(parts)
 
     def placed(edges: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-        row = np.repeat(np.arange(len(joined)), [len(e) for e in edges])
-        part, shift = np.moveaxis(np.concatenate(edges), 2, 0)
+        found, counts = each(edges)
+        row = np.repeat(np.arange(len(joined)), counts)
+        part, shift = np.moveaxis(found, 2, 0)
         return np.column_stack([row, ends[first[row, None] + part] - ends[first[row, None]] + shift])
 
-    spans = placed([o.spans for o in outlines])
-    turns = placed([o.turns for o in outlines])
+    spans = placed([o.spans for o in shapes])
+    turns = placed([o.turns for o in shapes])
     return np.diff(ends[first]), turns, spans[spans[:, 1] < spans[:, 2]]
 
 

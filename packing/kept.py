@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +14,10 @@ from packing.chat_tokens import offsets_of
 from packing.dataset.errors import SourceError
 from packing.plan import Inputs
 
+Number = TypeVar("Number", bound=np.generic)
 
-def runs_of(values: NDArray[np.int32], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int32]:
+
+def runs_of(values: NDArray[Number], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[Number]:
     """The runs of `values` that begin at `starts` int64 [R] and are `lengths` int64 [R] long, end to end.
 
     Runs are hundreds of numbers long, so copying one by one beats an index for every number by far.

@@ -118,7 +118,12 @@ def place(
 
 def position_ids(lengths: NDArray[np.int64], bias: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.int32]:
     """Positions of all tokens, int32 [T], from block lengths and biases [B] and token offsets of the sequences [R + 1]."""
-    return (within(np.diff(offsets)) + np.repeat(bias, lengths)).astype(np.int32)
+    blocks = offsets_of(lengths)
+    # What a block's first position is more than its number among all tokens, every other of the block is too.
+    own = np.searchsorted(offsets, blocks[:-1], side="right") - 1
+    moved = np.repeat((bias - offsets[own]).astype(np.int32), lengths)
+    moved += np.arange(blocks[-1], dtype=np.int32)
+    return moved
 
 
 def _by_turns(

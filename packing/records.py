@@ -14,10 +14,10 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from packing.bare_rows import MAX_MESSAGES, ROLES, Bare, Turns, bare, bare_lists, lines_of
 from packing.spec import Columns
 
 Item = TypeVar("Item")
-ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 SHAREGPT = {
     "human": "user",
     "user": "user",
@@ -32,7 +32,6 @@ SHAREGPT = {
     "function_response": "tool",
     "observation": "tool",
 }
-MAX_MESSAGES = 100_000
 CONVERSATIONAL = frozenset({"messages", "conversations", "prompt", "instruction"})
 
 
@@ -78,16 +77,38 @@ class _Reason(Exception):  # noqa: N818 (not an error of the program: the reason
 
 def conversations(
     table: pa.Table, *, container: str, name: str, row: Sequence[int], index: Sequence[int], columns: Columns
-) -> Iterator[Conversation | Rejected]:
+) -> Iterator[Bare | Conversation | Rejected]:
     """Rows of a piece in order, with their numbers; blank lines are passed over in silence."""
 
-    def read(record: dict[str, Any], number: int, place: int) -> Conversation:
-        messages = conversation_of(record, columns)
+    def read(record: dict[str, Any], number: int, place: int) -> Bare | Conversation:
+        messages: Any = record.get(columns.messages or "messages")
+        turns = bare(messages)
+        if turns is None:
+            messages = conversation_of(record, columns)
+            turns = bare(messages)
         found = _id_of(record, columns, number)
         tools = _tools(record.get("tools"))
+        if turns is not None and tools is None:
+            return Bare(place, number, name, found, *turns)
         return Conversation(index=place, row=number, name=name, id=found, messages=messages, tools=tools)
 
-    return _each(table, container, name, row, index, read)
+    turns = _bare_column(table, columns) if container == "columns" else None
+    if turns is None:
+        yield from _each(table, container, name, row, index, read)
+        return
+    key = columns.id or "id"
+    ids = table.column(key).to_pylist() if key in table.column_names else [None] * table.num_rows
+    for i, (number, place, found, known) in enumerate(zip(row, index, ids, turns, strict=True)):
+        if known is None or (columns.id and found is None):
+            yield from _each(table.slice(i, 1), container, name, [number], [place], read)
+        else:
+            yield Bare(place, number, name, _name(found, number), *known)
+
+
+def _bare_column(table: pa.Table, columns: Columns) -> Iterator[Turns | None] | None:
+    """What `bare` says of every row, out of one column; None where rows may hold more than it and an id."""
+    key = columns.messages or "messages"
+    return None if key not in table.column_names or "tools" in table.column_names else bare_lists(table.column(key))
 
 
 def documents(
@@ -129,11 +150,12 @@ def _each(
 
 def unusable(table: pa.Table, *, container: str, name: str, first_row: int) -> Iterator[Rejected]:
     """Rows that are neither a conversation nor a document by the usual names of columns."""
-    values = _values(table, container)
-    for number, value in enumerate(values, first_row):
+    for number, value in enumerate(_values(table, container), first_row):
         try:
             record = None if value is None else _parse(value) if isinstance(value, bytes) else value
-            if record is not None and not (CONVERSATIONAL.isdisjoint(record) and _is_text(record)):
+            if record is None or bare(record.get("messages")) is not None:
+                continue
+            if not (CONVERSATIONAL.isdisjoint(record) and _is_text(record)):
                 conversation_of(record, Columns())
         except _Reason as reason:
             yield Rejected(row=number, name=name, reason=str(reason))
@@ -199,21 +221,12 @@ def _whole_numbers(values: Any) -> NDArray[np.int32]:
 def _values(table: pa.Table, container: str) -> Iterator[Any]:
     """The rows of a piece before anything is made of them: a line's bytes (None where it is blank), or a record."""
     if container == "lines":
-        yield from _lines(table)
+        yield from lines_of(table)
     elif container == "texts":
         for name, data in zip(table.column("id").to_pylist(), table.column("data"), strict=True):
             yield {"id": name, "text": data.as_py()}
     else:
         yield from _rows(table)
-
-
-def _lines(table: pa.Table) -> Iterator[bytes | None]:
-    for scalar in table.column("line"):
-        yield _unless_blank(scalar.as_py())
-
-
-def _unless_blank(line: bytes) -> bytes | None:
-    return None if line.isspace() or not line else line
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
@@ -245,7 +258,12 @@ def _id_of(record: Mapping[str, Any], columns: Columns, row: int) -> str:
     value = record.get(columns.id or "id")
     if columns.id and value is None:
         raise _Reason(f"no column {columns.id!r}; it has {_names(record)}")
-    return str(value) if isinstance(value, str | int) else str(row)
+    return _name(value, row)
+
+
+def _name(value: Any, row: int) -> str:
+    """What a row's id says, where it is a text or a number; else its number."""
+    return value if type(value) is str else str(value) if isinstance(value, str | int) else str(row)
 
 
 def _domain(record: Mapping[str, Any], columns: Columns) -> str:
@@ -300,19 +318,10 @@ def _messages(value: Any) -> list[dict[str, Any]]:
         raise _Reason("messages is empty")
     if len(value) > MAX_MESSAGES:
         raise _Reason(f"{len(value)} messages, more than {MAX_MESSAGES}")
-    if not all(map(_is_bare, value)):
-        value = [_message(item, number) for number, item in enumerate(value, 1)]
+    value = [_message(item, number) for number, item in enumerate(value, 1)]
     if "assistant" not in [message["role"] for message in value]:
         raise _Reason("no assistant message: nothing to train on")
-    return value if isinstance(value, list) else list(value)
-
-
-def _is_bare(value: Any) -> bool:
-    """Whether a message is nothing but a known role and a text, as nearly all are: there is nothing more to ask of it."""
-    if type(value) is not dict or len(value) != 2:
-        return False
-    role = value.get("role")
-    return type(role) is str and role in ROLES and type(value.get("content")) is str
+    return value
 
 
 def _message(value: Any, number: int) -> dict[str, Any]:

@@ -50,7 +50,8 @@ def assemble(
     sequence_tokens = layout.tokens[layout.sequences]
     row_sequences = np.searchsorted(sequence_tokens, row_tokens)
     unit_of_sequence = np.searchsorted(layout.units, layout.sequences[:-1], side="right") - 1
-    labels = np.where(trained, ids, np.int32(IGNORED)).astype(np.int32)
+    labels = np.full(len(ids), IGNORED, np.int32)
+    np.copyto(labels, ids, where=trained)
     row_blocks = placement.sequences.offsets[layout.rows]
     first, lengths = offsets_of(placement.sequences.lengths)[:-1], placement.sequences.lengths
     start = first - np.repeat(row_tokens[:-1], np.diff(row_blocks))
@@ -162,9 +163,9 @@ def _check_shape(r: _Rows) -> None:
     laid = np.bincount(blocks, weights=r.block_length, minlength=len(counts)) == counts
     require(laid, every, "blocks do not add up to the row")
     require(r.block_start == offsets_of(r.block_length)[:-1] - r.tokens[blocks], blocks, "blocks do not lie end to end")
-    first_tokens = offsets_of(r.sequence_lengths)[:-1]
-    inside = np.isin(first_tokens, offsets_of(r.block_length)[:-1])
-    require(inside, sequences, "a sequence begins inside a block")
+    first_tokens, borders = offsets_of(r.sequence_lengths)[:-1], offsets_of(r.block_length)
+    own = borders[np.searchsorted(borders, first_tokens, side="right") - 1] == first_tokens
+    require(own, sequences, "a sequence begins inside a block")
 
 
 def _check_positions(r: _Rows, *, strategy: str, max_position: int, groups_apart: bool) -> None:
@@ -189,7 +190,7 @@ def _check_positions(r: _Rows, *, strategy: str, max_position: int, groups_apart
         runs[blocks] = True
         _require_tokens(runs, r, "position_ids are not what the blocks and their biases say")
     rise = place - r.positions[blocks - 1] - 1  # the very first block has none before it, and opens a sequence
-    rise[np.isin(blocks, first[:-1][opens])] = 0
+    rise[np.searchsorted(blocks, first[:-1][opens])] = 0
     every = np.ones(len(rise), bool)
     allowed = {"outer": ~r.responses, "inner": r.responses, "none": ~every}.get(strategy, every)
     require((rise == 0) | allowed, block_row, f"a gap where strategy {strategy} has none")
@@ -214,9 +215,9 @@ def _check_reasons(r: _Rows, opens: NDArray[np.bool_], max_position: int) -> Non
 def _check_labels(r: _Rows) -> None:
     trained = r.labels != IGNORED
     own = r.labels == r.ids
-    own |= ~trained
-    own &= r.ids >= 0
-    _require_tokens(own, r, "a label is neither its own id nor -100")
+    known = not len(r.ids) or int(r.ids.min()) >= 0
+    if not known or np.count_nonzero(own) + len(own) - np.count_nonzero(trained) != len(own):
+        _require_tokens((own | ~trained) & (r.ids >= 0), r, "a label is neither its own id nor -100")
     first = offsets_of(r.sequence_lengths)[:-1]
     require(
         ~trained[first],

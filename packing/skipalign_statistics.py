@@ -37,7 +37,7 @@ def count_rows(spec: SizedSpec, trained: NDArray[np.bool_], layout: Layout, plac
     tally.count("conversations", len(sizes))
     tally.count("sequences", len(layout.sequences) - 1)
     tally.count("tokens", int(sizes.sum()))
-    tally.count("trained_tokens", int(trained.sum()))
+    tally.count("trained_tokens", int(np.count_nonzero(trained)))
     tally.count("conversations_skipped", int(skipped.sum()))
     tally.count("conversations_eligible", int((skipped | (placement.reason == NOT_DRAWN)).sum()))
     for reason in range(1, len(REASONS)):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from packing.chat import ChatTemplate
-from packing.chat_layout import Joined, Layout, Rendered, TemplateRowError
+from packing.bare_rows import Bare
+from packing.chat import ChatTemplate, Tools
+from packing.chat_layout import Layout, Rendered, TemplateRowError
+from packing.chat_shapes import Messages
 from packing.chat_tokens import (
     ChatTokens,
     chat_tokens,
@@ -21,7 +23,8 @@ from packing.chat_tokens import (
     within,
 )
 from packing.dataset.errors import BadRowError
-from packing.pieces import rows_at
+from packing.kept import runs_of
+from packing.pieces import RowSpan, rows_at
 from packing.plan import Inputs, Tally
 from packing.records import Conversation, Rejected, conversations
 from packing.spec import Columns
@@ -68,75 +71,98 @@ def token_batches(
     Raises BadRowError for the first row that cannot be used, or counts such rows where the spec says so.
     """
     for span in rows_at(inputs, index, most=BATCH_ROWS, first=FIRST_ROWS):
-        found = conversations(
-            span.table,
-            container=span.piece.container,
-            name=span.piece.name,
-            row=span.row.tolist(),
-            index=span.index.tolist(),
-            columns=spec.columns,
-        )
-        kept, rendered = _usable(spec, list(found), template, inputs.tokenizer, tally)
-        if kept:
-            encoded = encode_rendered(rendered, template, inputs.tokenizer, special_tokens=spec.special_tokens_in_text)
-            tally.count("tokenizer_disagreements", encoded.disagreed)
-            indices = np.array([c.index for c in kept], np.int64)
-            batch = Batch(ids=[c.id for c in kept], index=indices, tokens=chat_tokens(rendered, encoded))
-            yield fit(spec, batch, tally)
-
-
-def _usable(
-    spec: ChatSpec, found: Sequence[Conversation | Rejected], template: ChatTemplate, tokenizer: Tokenizer, tally: Tally
-) -> tuple[list[Conversation], list[Layout]]:
-    """The conversations of a batch that can be laid out, and their renderings; the others are counted, or the first of them raised."""
-    layouts = [_attempt(spec, item, template, tokenizer, unseen=True) for item in found]
-    usable = [
-        (item.messages, item.tools, layout)
-        for item, layout in zip(found, layouts, strict=True)
-        if isinstance(item, Conversation) and isinstance(layout, Rendered | Joined)
-    ]
-    disagreed = template.disagreements(usable)
-    tally.count("template_disagreements", disagreed)
-    if disagreed:
-        layouts = [_attempt(spec, item, template, tokenizer, unseen=False) for item in found]
-    kept: list[Conversation] = []
-    rendered: list[Layout] = []
-    for item, layout in zip(found, layouts, strict=True):
-        tally.count("source_rows")
-        if isinstance(item, Conversation) and isinstance(layout, Rendered | Joined):
-            kept.append(item)
-            rendered.append(layout)
-        else:
-            reason = str(layout)
+        laid = _laid_out(spec, _rows_of(spec, span), template, inputs.tokenizer, unseen=True)
+        disagreed = template.disagreements(laid.tried)
+        if disagreed:
+            laid = _laid_out(spec, _rows_of(spec, span), template, inputs.tokenizer, unseen=False)
+        tally.count("template_disagreements", disagreed)
+        tally.count("source_rows", len(laid.ids) + len(laid.rejected))
+        for item, reason in laid.rejected:
             bad = BadRowError(item.name, item.row, reason)
             tally.reject(bad, source=item.name, row=item.row, reason=reason, skip=spec.on_bad_row == "skip")
-    return kept, rendered
+        if laid.ids:
+            encoded = encode_rendered(
+                laid.layouts, template, inputs.tokenizer, special_tokens=spec.special_tokens_in_text
+            )
+            tally.count("tokenizer_disagreements", encoded.disagreed)
+            tokens = chat_tokens(laid.layouts, encoded)
+            yield fit(spec, Batch(ids=laid.ids, index=np.array(laid.index, np.int64), tokens=tokens), tally)
 
 
-def _attempt(
-    spec: ChatSpec, item: Conversation | Rejected, template: ChatTemplate, tokenizer: Tokenizer, *, unseen: bool
-) -> Layout | str:
-    """A row's rendering, or why it has none."""
-    if not isinstance(item, Conversation):
-        return item.reason
-    if unseen and item.tools is None and spec.thinking == "train":
-        joined = template.joined(item.messages, train_on=spec.train_on)
-        if joined is not None and (
-            spec.special_tokens_in_text == "allow" or not template.spells_special(joined.values)
-        ):
+def _rows_of(spec: ChatSpec, span: RowSpan) -> Iterator[Bare | Conversation | Rejected]:
+    return conversations(
+        span.table,
+        container=span.piece.container,
+        name=span.piece.name,
+        row=span.row.tolist(),
+        index=span.index.tolist(),
+        columns=spec.columns,
+    )
+
+
+@dataclass(slots=True)
+class _LaidOut:
+    """Rows of a batch that can be laid out: names, numbers, layouts; the others with why not; and messages and layouts of those that are
+    tried (ChatTemplate.disagreements)."""
+
+    ids: list[str] = field(default_factory=list[str])
+    index: list[int] = field(default_factory=list[int])
+    layouts: list[Layout] = field(default_factory=list[Layout])
+    rejected: list[tuple[Bare | Conversation | Rejected, str]] = field(default_factory=list[Any])
+    tried: list[tuple[Messages, Layout]] = field(default_factory=list[Any])
+
+
+def _laid_out(
+    spec: ChatSpec,
+    found: Iterable[Bare | Conversation | Rejected],
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    *,
+    unseen: bool,
+) -> _LaidOut:
+    """Lay rows out as they are read, so that what was parsed of one is gone before the next."""
+    laid = _LaidOut()
+    for item in found:
+        if isinstance(item, Rejected):
+            laid.rejected.append((item, item.reason))
+            continue
+        try:
+            layout = _layout(spec, item, template, tokenizer, unseen=unseen)
+        except TemplateRowError as error:
+            laid.rejected.append((item, error.message))
+            continue
+        laid.ids.append(item.id)
+        laid.index.append(item.index)
+        laid.layouts.append(layout)
+        if unseen and template.is_tried(item):
+            laid.tried.append((item.messages, layout))
+    return laid
+
+
+def _layout(
+    spec: ChatSpec, item: Bare | Conversation, template: ChatTemplate, tokenizer: Tokenizer, *, unseen: bool
+) -> Layout:
+    """A row's layout; raises TemplateRowError where it has none."""
+    if isinstance(item, Conversation):
+        return _render(spec, item.messages, item.tools, template, tokenizer, unseen=unseen)
+    if unseen and spec.thinking == "train":
+        spelled = spec.special_tokens_in_text == "allow"
+        joined = template.joined(item.roles, item.contents, train_on=spec.train_on, spelled=spelled)
+        if joined is not None:
             return joined
-    try:
-        return _render(spec, item, template, tokenizer, unseen=unseen)
-    except TemplateRowError as error:
-        return error.message
+    return _render(spec, item.messages, None, template, tokenizer, unseen=unseen)
 
 
 def _render(
-    spec: ChatSpec, item: Conversation, template: ChatTemplate, tokenizer: Tokenizer, *, unseen: bool
+    spec: ChatSpec,
+    messages: Messages,
+    tools: Tools | None,
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    *,
+    unseen: bool,
 ) -> Rendered:
-    layout = template.render(
-        item.messages, tools=item.tools, train_on=spec.train_on, thinking=spec.thinking, unseen=unseen
-    )
+    layout = template.render(messages, tools=tools, train_on=spec.train_on, thinking=spec.thinking, unseen=unseen)
     if spec.special_tokens_in_text == "refuse" and spells_special(layout, template):
         message = "it spells a special token (special_tokens_in_text: refuse)"
         raise TemplateRowError(message)
@@ -149,15 +175,14 @@ def select(batch: Batch, chosen: NDArray[np.int64]) -> Batch:
     """The rows `chosen` (numbers in the batch, repeats allowed) in that order."""
     t = batch.tokens
     counts, blocks = np.diff(t.offsets)[chosen], np.diff(t.block_offsets)[chosen]
-    tokens = np.repeat(t.offsets[:-1][chosen], counts) + within(counts)
     of_block = np.repeat(t.block_offsets[:-1][chosen], blocks) + within(blocks)
     return Batch(
         ids=[batch.ids[i] for i in chosen.tolist()],
         index=batch.index[chosen],
         documents=batch.documents,
         tokens=ChatTokens(
-            ids=t.ids[tokens],
-            trained=t.trained[tokens],
+            ids=runs_of(t.ids, t.offsets[chosen], counts),
+            trained=runs_of(t.trained, t.offsets[chosen], counts),
             offsets=offsets_of(counts),
             responses=t.responses[of_block],
             lengths=t.lengths[of_block],
@@ -189,7 +214,8 @@ def _truncated(t: ChatTokens, most: int) -> ChatTokens:
     counts = np.diff(t.offsets)
     if not (counts > most).any():
         return t
-    token = within(counts) < most
+    stays = np.minimum(counts, most)
+    token = np.repeat(np.tile([True, False], len(counts)), np.stack([stays, counts - stays], 1).ravel())
     block_row = np.repeat(np.arange(len(counts)), np.diff(t.block_offsets))
     start = offsets_of(t.lengths)[:-1] - t.offsets[block_row]
     lengths = np.clip(most - start, 0, t.lengths)
@@ -197,7 +223,7 @@ def _truncated(t: ChatTokens, most: int) -> ChatTokens:
     return ChatTokens(
         ids=t.ids[token],
         trained=t.trained[token],
-        offsets=offsets_of(np.minimum(counts, most)),
+        offsets=offsets_of(stays),
         responses=t.responses[kept],
         lengths=lengths[kept],
         block_offsets=offsets_of(np.bincount(block_row[kept], minlength=len(counts))),
@@ -214,9 +240,10 @@ def fit(spec: ChatSpec, batch: Batch, tally: Tally) -> Batch:
         tally.count("rows_truncated", int(too_long.sum()))
         batch = replace(batch, tokens=_truncated(batch.tokens, spec.max_length))
     t = batch.tokens
-    trained = t.trained.copy()
-    trained[t.offsets[:-1][np.diff(t.offsets) > 0]] = False
+    trained, filled = t.trained.copy(), np.flatnonzero(np.diff(t.offsets))
+    trained[t.offsets[filled]] = False
     batch = replace(batch, tokens=replace(t, trained=trained))
-    labels = np.diff(np.append(0, np.cumsum(trained))[t.offsets])
-    tally.count("rows_without_labels", int((labels == 0).sum()))
+    labels = np.zeros(len(batch.ids), bool)
+    labels[filled] = np.logical_or.reduceat(trained, t.offsets[filled]) if len(filled) else False
+    tally.count("rows_without_labels", int((~labels).sum()))
     return batch if labels.all() else select(batch, np.flatnonzero(labels))

@@ -25,12 +25,22 @@ Counted = Callable[[Messages], tuple[str, int]]
 """A rendering and the steps it took."""
 
 
-class _Wording(NamedTuple):
-    """What a template writes around contents, whether it writes those as they are or trimmed, and in how many steps."""
+class Wording(NamedTuple):
+    """What a template writes around contents of given roles, whether it writes those as they are or trimmed, whether each once and in
+    order, and how many characters they may have together in a row that goes unrendered."""
 
     shape: Shape
     form: Callable[[str], str]
-    steps: int
+    in_order: bool
+    most: int
+
+    def values(self, contents: Sequence[str]) -> Sequence[str] | None:
+        """What fills the gaps; None where the row must be rendered to be known."""
+        if sum(map(len, contents)) > self.most:
+            return None
+        if self.form is str and self.in_order:
+            return contents
+        return [self.form(contents[number]) for number in self.shape.order]
 
 
 class Wordings:
@@ -39,29 +49,15 @@ class Wordings:
     def __init__(self, shape_of: Callable[[tuple[str, ...]], Shape | None], render: Counted) -> None:
         self._shape_of = shape_of
         self._render = render
-        self._wording = lru_cache(maxsize=SHAPES)(self._wording_of)
+        self.of = lru_cache(maxsize=SHAPES)(self._of)
 
     def joined(self, messages: Messages) -> tuple[Shape, tuple[Part, ...]] | None:
         """The shape and parts of a plain row without rendering it; None where it must be rendered to be known."""
-        found = self.values(tuple([message["role"] for message in messages]), [m["content"] for m in messages])
-        if found is None:
-            return None
-        shape, values = found
-        return shape, joined(values, shape)
+        wording = self.of(tuple([message["role"] for message in messages]))
+        values = None if wording is None else wording.values([message["content"] for message in messages])
+        return None if wording is None or values is None else (wording.shape, joined(values, wording.shape))
 
-    def values(self, roles: tuple[str, ...], contents: Sequence[str]) -> tuple[Shape, list[str]] | None:
-        """The shape of a plain row and what fills its gaps, without rendering it; None where it must be rendered to be known."""
-        wording = self._wording(roles)
-        if wording is None:
-            return None
-        size = sum(map(len, contents))
-        # Near the bounds on a rendering it takes a rendering to know on which side a row is.
-        if size > MOST_CHARACTERS or wording.steps * (1 + size // STEP_CHARACTERS) > STEPS:
-            return None
-        shape, form, _ = wording
-        return shape, [form(contents[number]) for number in shape.order]
-
-    def _wording_of(self, roles: tuple[str, ...]) -> _Wording | None:
+    def _of(self, roles: tuple[str, ...]) -> Wording | None:
         """Found by rendering contents with space around them. None where there is no shape, or where some contents are trimmed and some
         are not, for then borders may be uncertain."""
         shape = self._shape_of(roles)
@@ -74,7 +70,9 @@ class Wordings:
         for form in (str, str.strip):
             parts = joined([form(spaced[number]) for number in shape.order], shape)
             if "".join(part.text for part in parts) == text:
-                return _Wording(shape, form, max(1, steps))
+                # Near the bounds on a rendering it takes a rendering to know on which side a row is.
+                most = min(MOST_CHARACTERS, STEPS // max(1, steps) * STEP_CHARACTERS - 1)
+                return Wording(shape, form, shape.order == tuple(range(len(roles))), most)
         return None
 
 
@@ -83,7 +81,7 @@ def is_plain(message: Mapping[str, Any]) -> bool:
     return message.keys() <= PLAIN_KEYS and isinstance(message.get("content"), str)
 
 
-def is_tried(messages: Messages) -> bool:
-    """Whether a plain row is one of those that are rendered to try the analysis: the same whoever builds which shard."""
-    last = messages[-1]["content"]
+def is_tried(last: str) -> bool:
+    """Whether a plain row whose last content this is is one of those that are rendered to try the analysis: the same whoever builds which
+    shard."""
     return zlib.crc32(last[:LOOKED_AT].encode("utf-8", "surrogatepass"), len(last) & 0xFFFFFFFF) % ONE_IN == 0

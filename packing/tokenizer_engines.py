@@ -215,9 +215,10 @@ def _touches(merge: Any, spelling: Mapping[str, str]) -> bool:
     return one + other in spelling or one in spelling or other in spelling
 
 
-def byte_lengths(value: Mapping[str, Any], engine: tokenizers.Tokenizer, vocab_size: int) -> NDArray[np.int16] | None:
-    """Bytes of every token, int16 [vocab_size], of a byte-level BPE whose alphabet has one letter a byte and whose pipeline adds
-    nothing; None for other families. Under an NFC normaliser they hold for texts that are in that form already."""
+def byte_lengths(value: Mapping[str, Any], engine: tokenizers.Tokenizer, vocab_size: int) -> NDArray[np.int32] | None:
+    """Bytes of every token, int32 [vocab_size], of a byte-level BPE whose alphabet has one letter a byte and whose pipeline adds
+    nothing; None for other families, and where a token has no bytes. Under an NFC normaliser they hold for texts that are in that form
+    already."""
     model = value["model"]
     affixes = model.get("continuing_subword_prefix") or model.get("end_of_word_suffix")
     if model.get("type") != "BPE" or model.get("byte_fallback") or affixes:
@@ -227,12 +228,11 @@ def byte_lengths(value: Mapping[str, Any], engine: tokenizers.Tokenizer, vocab_s
     steps = json.dumps(value.get("pre_tokenizer"))
     if "ByteLevel" not in steps or '"add_prefix_space": true' in steps or "Metaspace" in steps:
         return None
-    lengths = np.zeros(vocab_size, np.int64)
-    for token, i in engine.get_vocab(with_added_tokens=False).items():
-        lengths[i] = len(token)
-    for i, token in engine.get_added_tokens_decoder().items():
-        lengths[i] = len(token.content.encode())
-    return lengths.astype(np.int16) if lengths.max(initial=0) < 2**15 else None
+    lengths = np.zeros(vocab_size, np.int32)
+    named = {i: len(token) for token, i in engine.get_vocab(with_added_tokens=False).items()}
+    named |= {i: len(token.content.encode()) for i, token in engine.get_added_tokens_decoder().items()}
+    lengths[list(named)] = list(named.values())
+    return lengths if all(named.values()) else None
 
 
 def _kinds(step: Any, inner: str) -> set[str]:

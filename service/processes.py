@@ -37,6 +37,17 @@ def descendants(root: int) -> list[int]:
     return found
 
 
+def identity(pid: int) -> tuple[str, str] | None:
+    """A live process's name and the moment it began (in ticks since the machine's start), which no other of its id shares; None where
+    there is none."""
+    try:
+        name, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+    except OSError:
+        return None
+    state, *fields = rest.split()
+    return None if state in "ZX" else (name.partition("(")[2], fields[18])
+
+
 def kill(pids: Iterable[int]) -> None:
     """SIGKILL each process that is still there."""
     for pid in pids:

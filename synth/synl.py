@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from packing.skipalign_plan import cut_by_tokens, runs
 from synth import synl_rows, synl_statistics
 from synth.audit.rows import audit
 from synth.synl_spec import Span, Spec
-from synth.tables.fit import fitted
+from synth.tables.fit import fitted_rows
 from synth.tables.lengths import TokenCounter, targets
 from synth.tables.minimum import minimum_length
 from synth.values.pools import Split
@@ -27,7 +27,7 @@ __all__ = ["Spec", "build", "charts", "check", "conclude", "needs_survey", "plan
 
 SHARD_TOKENS = 2 * 1024 * 1024
 """Tokens of a shard where the spec says nothing: some seconds' work."""
-FIRST_ROWS, BATCH_ROWS, BATCH_TOKENS = 4, 16, 256 * 1024
+FIRST_ROWS, BATCH_ROWS, BATCH_TOKENS = 4, 64, 256 * 1024
 """Rows of a shard's first batch, which a preview waits for, and of every other; where batches end leaves no trace in a file."""
 AUDITED = 16
 """One row in so many has its answers recomputed while it is built, and the first row of every shard."""
@@ -117,23 +117,32 @@ def build(spec: Spec, shard: Shard, inputs: Inputs, tally: Tally) -> Iterator[pa
     counter, mix = _counter(spec, inputs), spec.mix()
     first, count = int(shard.work["first"]), int(shard.work["rows"])
     split: Split = "test" if shard.split == "test" else "train"
-    pending: list[Mapping[str, Any]] = []
-    tokens, most = 0, FIRST_ROWS
-    for row, target in enumerate(_lengths(spec, np.arange(first, first + count)).tolist(), first):
-        found = fitted(mix, counter, seed=spec.seed, row=row, split=split, target=target)
-        record = synl_rows.record(row, split, found)
-        synl_statistics.count_row(spec, record, found, tally)
-        if row == first or row % AUDITED == 0:
-            tally.count("rows_audited")
-            tally.count("answers_audited", audit(record))
-        pending.append(record)
-        tokens += found.tokens
-        if len(pending) == most or tokens >= BATCH_TOKENS:
-            yield pa.RecordBatch.from_pylist(pending, schema=schemas.SYNL)
-            pending, tokens, most = [], 0, BATCH_ROWS
+    lengths = _lengths(spec, np.arange(first, first + count))
+    for a, b in _batches(lengths):
+        rows, targets = range(first + a, first + b), lengths[a:b].tolist()
+        made = list(fitted_rows(mix, counter, seed=spec.seed, rows=rows, split=split, targets=targets))
+        records = [synl_rows.record(row, split, found) for row, found in zip(rows, made, strict=True)]
+        synl_statistics.count_rows(spec, records, made, tally)
+        for row, record in zip(rows, records, strict=True):
+            if row == first or row % AUDITED == 0:
+                tally.count("rows_audited")
+                tally.count("answers_audited", audit(record))
+        yield pa.RecordBatch.from_pylist(records, schema=schemas.SYNL)
     tally.count("tokenizer_disagreements", counter.disagreed)
-    if pending:
-        yield pa.RecordBatch.from_pylist(pending, schema=schemas.SYNL)
+    if counter.template_disagreed:
+        tally.count("template_disagreements", counter.template_disagreed)
+
+
+def _batches(lengths: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Where the batches of a shard begin and end."""
+    begin, tokens, most = 0, 0, FIRST_ROWS
+    for end, length in enumerate(lengths.tolist(), 1):
+        tokens += length
+        if end - begin == most or tokens >= BATCH_TOKENS:
+            yield begin, end
+            begin, tokens, most = end, 0, BATCH_ROWS
+    if begin < len(lengths):
+        yield begin, len(lengths)
 
 
 def check(spec: Spec, batch: pa.RecordBatch) -> None:

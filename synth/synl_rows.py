@@ -34,7 +34,8 @@ def record(row: int, split: str, found: Fitted) -> dict[str, Any]:
         "queries": talk.queries,
         "answers": talk.answers,
         "evidence": [
-            {"question": question, "message": 0, "start": start, "end": end} for question, start, end in talk.evidence
+            {"question": question, "message": 0, "start": start, "end": end}
+            for question, start, end in talk.evidence.tolist()
         ],
         "n_tokens": found.tokens,
     }

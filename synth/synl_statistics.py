@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,25 +16,33 @@ from synth.tables.tasks.catalogue import TASKS
 from synth.tables.wording import NOT_IN_TABLE
 
 
-def count_row(spec: Spec, record: Mapping[str, Any], found: Fitted, tally: Tally) -> None:
-    """Count one row."""
+def count_rows(spec: Spec, records: Sequence[Mapping[str, Any]], fitted: Sequence[Fitted], tally: Tally) -> None:
+    """Count some rows, each with the conversation that it was made of."""
     longest = spec.length.max if isinstance(spec.length, Span) else max(spec.length)
-    for name in ("split", "format", "locale"):
-        tally.count(f"{name}_{record[name]}")
-    tally.count("questions", len(record["answers"]))
-    for (task, _), answer, response in zip(
-        found.outline.turns, record["answers"], record["messages"][1::2], strict=True
-    ):
+    for record, found in zip(records, fitted, strict=True):
+        for name in ("split", "format", "locale"):
+            tally.count(f"{name}_{record[name]}")
+        tally.count("questions", len(record["answers"]))
+        _count_questions(record, found, tally)
+    tally.histogram("row_tokens", Histogram(powers_of_two(longest))).add([record["n_tokens"] for record in records])
+    tally.histogram("table_rows", Histogram(powers_of_two(65536))).add([found.table_rows for found in fitted])
+    tally.histogram("turns", Histogram(list(range(1, 66)))).add([len(record["answers"]) for record in records])
+    depths = [
+        found.conversation.evidence[:, 1] * 100 // len(record["messages"][0]["content"])
+        for record, found in zip(records, fitted, strict=True)
+    ]
+    tally.histogram("evidence_depth_percent", Histogram(even_edges(99, 20))).add(np.concatenate(depths))
+
+
+def _count_questions(record: Mapping[str, Any], found: Fitted, tally: Tally) -> None:
+    """Count the questions of one row."""
+    absent = NOT_IN_TABLE[found.outline.language]
+    responses = record["messages"][1::2]
+    for (task, _), answer, response in zip(found.outline.turns, record["answers"], responses, strict=True):
         tally.count(f"task_{task.name}")
         tally.count(f"family_{task.family}")
-        tally.count("questions_unanswerable", answer == NOT_IN_TABLE[found.outline.language])
+        tally.count("questions_unanswerable", answer == absent)
         tally.count("questions_with_steps", response["content"] != answer)
-    tally.histogram("row_tokens", Histogram(powers_of_two(longest))).add([record["n_tokens"]])
-    tally.histogram("table_rows", Histogram(powers_of_two(65536))).add([found.table_rows])
-    tally.histogram("turns", Histogram(list(range(1, 66)))).add([len(record["answers"])])
-    starts = np.array([span["start"] for span in record["evidence"]], np.int64)
-    depths = starts * 100 // len(record["messages"][0]["content"])
-    tally.histogram("evidence_depth_percent", Histogram(even_edges(99, 20))).add(depths)
 
 
 def charts(tally: Tally) -> dict[str, Any]:

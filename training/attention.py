@@ -9,7 +9,7 @@ builds no mask and guesses no boundary; a call without boundaries is an error.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface, PretrainedConfig, PreTrainedModel
 
-from training.batch import Batch
+from training.batch import Batch, ends_of
 from training.errors import AttentionError
 from training.flex import flex
 from training.influence import Forward, check_influence, sequence_numbers
@@ -31,6 +31,13 @@ KINDS = {"auto": NAME, "varlen": f"{NAME}_varlen", "flex": f"{NAME}_flex", "exac
 _ASKED: list[set[int]] = []
 """The modules that have called this attention, while check_routed counts them. (A ContextVar would break every compiled
 graph in two.)"""
+
+CHECKED = 8192
+"""Tokens of the first packed row that a model is run on to check its attention: passes in float32 over 131,072 tokens would
+take minutes each on a GPU, and what a boundary or a jump does shows on any number."""
+
+COMPARED = 131_072
+"""Tokens of it on which a kernel's outputs are compared: of a row that is shared by ranks no one of them may hold more."""
 
 ONE_AT_A_TIME = frozenset({"bloom"})
 """Types of models that cannot be told boundaries but take no positions either: they are run a sequence at a time."""
@@ -77,8 +84,25 @@ def boundary_attention(
     query, key = query.to(value.dtype), key.to(value.dtype)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if kernel is None:
-        kernel = _varlen if query.is_cuda and query.dtype in {torch.float16, torch.bfloat16} else _segments
+        kernel = _kernel(query.is_cuda, query.dtype)
     return kernel(query, key, value, cu_seq_lens_q, max_length_q, scale), None
+
+
+def _kernel(cuda: bool, dtype: torch.dtype) -> Kernel:  # noqa: FBT001 (one of the two things that decide)
+    return _varlen if cuda and dtype in {torch.float16, torch.bfloat16} else _segments
+
+
+def kernel_of(model: PreTrainedModel, dtype: torch.dtype) -> str:
+    """What a model's attention is computed by where its work is done in a dtype, in words."""
+    config: Any = model.config
+    name: str = config._attn_implementation
+    if not name.startswith(NAME):
+        return "the model's own attention, a sequence at a time"
+    if name == KINDS["flex"]:
+        return "FlexAttention"
+    if name != KINDS["exact"] and _kernel(model.device.type == "cuda", dtype) is _varlen:
+        return f"torch's varlen kernel ({'grouped heads' if _knows_groups() else 'key heads repeated'})"
+    return "scaled_dot_product_attention, a sequence at a time"
 
 
 def _refuse(
@@ -126,6 +150,12 @@ def _segments(
     return torch.cat(outputs, dim=2).transpose(1, 2)
 
 
+def _knows_groups() -> bool:
+    from torch.nn.attention import varlen
+
+    return "enable_gqa" in inspect.signature(varlen.varlen_attn).parameters
+
+
 def _varlen(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bounds: torch.Tensor, max_length: int, scale: float
 ) -> torch.Tensor:
@@ -134,7 +164,7 @@ def _varlen(
 
     gqa: dict[str, Any] = {}
     if query.shape[1] != key.shape[1]:
-        if "enable_gqa" in inspect.signature(varlen_attn).parameters:
+        if _knows_groups():
             gqa = {"enable_gqa": True}
         else:  # torch 2.11 wants as many key heads as query heads
             repeats = query.shape[1] // key.shape[1]
@@ -220,8 +250,9 @@ def check_kernel(model: PreTrainedModel, batch: Batch) -> None:
     """Check that the kernel a model's attention was asked to use is there and, on CUDA, agrees with the exact path on this
     batch's boundaries.
 
-    Random bfloat16 queries [1, heads, N, size] and keys [1, key_heads, N, size], the model's geometry. A wrong mask
-    errs by the order of 1; rounding by hundredths. Raises AttentionError.
+    Random bfloat16 queries [1, heads, N, size] and keys [1, key_heads, N, size], the model's geometry: outputs on
+    COMPARED tokens of the row, gradients on CHECKED. A wrong mask errs by the order of 1; rounding by hundredths. Raises
+    AttentionError.
     """
     config: Any = model.config
     kind = next((kind for kind, name in KINDS.items() if name == config._attn_implementation), "exact")
@@ -233,33 +264,47 @@ def check_kernel(model: PreTrainedModel, batch: Batch) -> None:
             raise AttentionError(message, param="/model/attention")
         return
     heads = config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    compare_kernel(
-        flex if kind == "flex" else _varlen,
-        batch,
-        heads=heads,
-        key_heads=getattr(config, "num_key_value_heads", heads),
-        size=size,
-    )
+    shape = {
+        "heads": heads,
+        "key_heads": getattr(config, "num_key_value_heads", heads),
+        "size": getattr(config, "head_dim", None) or config.hidden_size // heads,
+    }
+    kernel = flex if kind == "flex" else _varlen
+    compare_kernel(kernel, ends_of(batch, COMPARED), **shape)
+    compare_kernel(kernel, ends_of(batch, CHECKED), **shape, backward=True)
 
 
-def compare_kernel(kernel: Kernel, batch: Batch, *, heads: int, key_heads: int, size: int) -> None:
-    """Raise AttentionError where a kernel differs from the exact path, see check_kernel."""
+def compare_kernel(
+    kernel: Kernel, batch: Batch, *, heads: int, key_heads: int, size: int, backward: bool = False
+) -> None:
+    """Raise AttentionError where a kernel differs from the exact path, see check_kernel; `backward`: in its gradients."""
     name = kernel.__name__.strip("_")
     generator = torch.Generator(device=batch.input_ids.device).manual_seed(0)
-    q, k, v = (
+    q, k, v, target = (
         torch.randn(1, h, batch.tokens, size, generator=generator, device=batch.input_ids.device).bfloat16()
-        for h in (heads, key_heads, key_heads)
+        for h in (heads, key_heads, key_heads, heads)
     )
+
+    leaves = [tensor.requires_grad_(backward) for tensor in (q, k, v)]
+
+    def results(of: Kernel) -> Sequence[torch.Tensor]:
+        with torch.set_grad_enabled(backward):
+            output = of(q, k, v, batch.cu_seq_lens, batch.max_length, size**-0.5)
+            return torch.autograd.grad(output, leaves, target.transpose(1, 2)) if backward else (output,)
+
     try:
-        fast = kernel(q, k, v, batch.cu_seq_lens, batch.max_length, size**-0.5)
+        fast = results(kernel)
     except RuntimeError as error:
         message = f"the {name} attention kernel does not serve heads of size {size} on this GPU ({error})"
         raise AttentionError(message) from error
-    exact = _segments(q, k, v, batch.cu_seq_lens, batch.max_length, size**-0.5)
-    error = (fast.float() - exact.float()).abs().max().item()
-    if not error < 0.1:
+    # The first tokens' gradients are sums over all that see them: what is large may differ by more.
+    errors = [
+        ((a.float() - b.float()).abs().max() / b.float().abs().max().clamp(min=1.0)).item()
+        for a, b in zip(fast, results(_segments), strict=True)
+    ]
+    if not max(errors) < 0.1:
         message = (
-            f"the {name} attention kernel differs from exact attention by up to {error:.3g} on the first packed row"
+            f"the {name} attention kernel differs from exact attention by up to {max(errors):.3g} in its "
+            f"{'gradients' if backward else 'outputs'} on the first packed row"
         )
         raise AttentionError(message)

@@ -49,6 +49,30 @@ class Batch:
         )
 
 
+def ends_of(batch: Batch, most: int) -> Batch:
+    """A packed row of at most `most` tokens: its first and its last ones, with their positions, and of every sequence what
+    is left of it; the row itself where it is no longer. A sequence without its middle is one whose positions jump."""
+    if batch.tokens <= most:
+        return batch
+    head, tail = most - most // 2, most // 2
+    bounds = batch.cu_seq_lens
+    kept = bounds.clamp(max=head) + (bounds - (batch.tokens - tail)).clamp(min=0)
+    kept = kept.unique_consecutive()  # of a sequence in the middle nothing is left
+
+    def cut(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.cat([tensor[:, :head], tensor[:, batch.tokens - tail :]], dim=1)
+
+    targets = cut(batch.targets)
+    targets[0, head - 1] = IGNORED  # the token it was for has gone
+    return Batch(
+        input_ids=cut(batch.input_ids),
+        position_ids=cut(batch.position_ids),
+        targets=targets,
+        cu_seq_lens=kept,
+        max_length=int(kept.diff().max()),
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepData:
     """The micro-batches of one optimizer step, where the data stands after it, and how many rows were dropped for

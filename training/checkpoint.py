@@ -48,7 +48,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 
 NO_PART = frozenset({"data", "checkpoint", "evaluate", "parallel"})
 """Sections that are no part of what a run is."""
-SAME_BITS = frozenset({"/model/checkpointing"})
+SAME_BITS = frozenset({"/model/checkpointing", "/model/offload"})
 """Fields of the others that change no number."""
 
 

@@ -28,7 +28,7 @@ def flex(
     del max_length
     if _last is None or _last[0] is not bounds:
         _last = (bounds, block_mask(bounds))
-    attend: Any = _compiled() if query.is_cuda else flex_attention
+    attend: Any = compiled() if query.is_cuda else flex_attention
     grouped = query.shape[1] != key.shape[1]
     return attend(query, key, value, block_mask=_last[1], scale=scale, enable_gqa=grouped).transpose(1, 2)
 
@@ -64,5 +64,7 @@ def _listed(flags: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @cache
-def _compiled() -> Any:
-    return torch.compile(flex_attention)
+def compiled(backend: str = "inductor") -> Any:
+    """FlexAttention compiled for rows of any length: a graph for every length would soon reach dynamo's limit, and beyond it
+    rows would run uncompiled, with scores of the whole row. Here that limit is an error."""
+    return torch.compile(flex_attention, backend=backend, dynamic=True, fullgraph=True)

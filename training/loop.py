@@ -19,11 +19,13 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from packing.dataset.errors import DatasetError
-from training.batch import StepData, check_share, steps, too_long
+from training.attention import CHECKED, kernel_of
+from training.batch import StepData, check_share, ends_of, steps, too_long
 from training.checkpoint import Checkpoint, Metrics, claimed, digest, identity, newest, restore_optimizer
 from training.config import Config
 from training.errors import PeerError, TrainingError
 from training.evaluation.measure import Evaluations
+from training.memory import work_dtype
 from training.messages import chat_encoder, tokenizer_folder
 from training.model import describe, load_model, preflight
 from training.optimizer import build_optimizer
@@ -254,8 +256,13 @@ def _checked(model: PreTrainedModel, data: Iterator[StepData], ranks: Ranks, say
     ranks.call(model, preflight, batch, ranks.anywhere)
     if ranks.row_group is not None:
         attend_across(model, ranks.row_group)
-        shared = padded(first.batches[0], ranks.sequence).to(ranks.device)
+        shared = padded(ends_of(first.batches[0], CHECKED), ranks.sequence).to(ranks.device)
         ranks.call(model, preflight_across, shared, ranks)
         say(f"a row's attention across {ranks.sequence} processes follows them too")
-    say(f"attention follows the boundaries: checked on {len(batch.cu_seq_lens) - 1} sequences, {batch.tokens} tokens")
+    checked = ends_of(batch, CHECKED)
+    kernel = kernel_of(model, work_dtype(model))
+    say(
+        f"attention follows the boundaries: checked on {len(checked.cu_seq_lens) - 1} sequences, {checked.tokens} tokens; "
+        f"by {kernel}"
+    )
     return itertools.chain([first], data)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.graph import save_on_cpu
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -31,18 +32,23 @@ def prepare(model: PreTrainedModel, config: ModelConfig) -> None:
     if config.mlp_chunk is not None:
         _chunk_mlps(model, config.mlp_chunk)
     if config.checkpointing:
-        _checkpoint_layers(model)
+        _checkpoint_layers(model, offload=config.offload)
+
+
+def work_dtype(model: PreTrainedModel) -> torch.dtype:
+    """What a model computes in: bfloat16 where it was asked for, and under `auto` on CUDA, else float32."""
+    asked = getattr(model, _WORK, "auto")
+    half = asked == "bfloat16" or (asked == "auto" and model.device.type == "cuda")
+    return torch.bfloat16 if half else torch.float32
 
 
 def at_work(model: PreTrainedModel) -> torch.autocast:
-    """The context in which a model computes: bfloat16 where it was asked for, and under `auto` on CUDA."""
-    asked = getattr(model, _WORK, "auto")
-    kind = model.device.type
-    return torch.autocast(kind, torch.bfloat16, enabled=asked == "bfloat16" or (asked == "auto" and kind == "cuda"))
+    """The context in which a model computes in its dtype."""
+    return torch.autocast(model.device.type, torch.bfloat16, enabled=work_dtype(model) == torch.bfloat16)
 
 
-def _checkpoint_layers(model: PreTrainedModel) -> None:
-    """Keep a layer's input alone, and compute the layer again in the backward pass."""
+def _checkpoint_layers(model: PreTrainedModel, *, offload: bool) -> None:
+    """Keep a layer's input alone, in the CPU's memory with `offload`, and compute the layer again in the backward pass."""
     if not model.supports_gradient_checkpointing:
         message = f"a {type(model).__name__} cannot compute its layers again: set model.checkpointing to false"
         raise ModelError(message, param="/model/checkpointing")
@@ -51,6 +57,17 @@ def _checkpoint_layers(model: PreTrainedModel) -> None:
         getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     )
     enable({"use_reentrant": False})
+    if offload:
+        layers: list[Any] = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+        for layer in layers:
+            layer._gradient_checkpointing_func = _offloading
+
+
+def _offloading(forward: Callable[..., Any], *inputs: Any) -> Any:
+    """A layer's forward pass that keeps its inputs in the CPU's memory."""
+    # Of hooks within hooks the inner ones decide: those of checkpoint take what the layer keeps, these its inputs.
+    with save_on_cpu(pin_memory=torch.cuda.is_available()):
+        return checkpoint(forward, *inputs, use_reentrant=False)
 
 
 def _chunk_mlps(model: PreTrainedModel, tokens: int) -> None:

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from packing.dataset.manifest import Manifest
 from training.attention import (
+    CHECKED,
     KINDS,
     ONE_AT_A_TIME,
     check_attention,
@@ -22,7 +23,7 @@ from training.attention import (
     refuse_unrouted,
     refuse_windows,
 )
-from training.batch import Batch
+from training.batch import Batch, ends_of
 from training.config import ModelConfig
 from training.errors import ModelError
 from training.lora import adapted, add_adapter, read_adapter
@@ -205,17 +206,19 @@ def output_head(model: PreTrainedModel) -> nn.Module:
 
 
 def preflight(model: PreTrainedModel, batch: Batch, anywhere: Callable[[bool], bool] = bool) -> None:
-    """Check on the first real packed row, in float32, that the model sees what the boundaries declare and nothing else.
+    """Check on the first real packed row, in float32, that the model sees what the boundaries declare and nothing else; on
+    the ends of a row of more than training.attention.CHECKED tokens.
 
     `anywhere`: as for training.influence.check_influence. Raises AttentionError, or ModelError for a model whose logits
     are more than its output layer (scaled, soft-capped).
     """
     training = model.training
     model.eval()
+    ends = ends_of(batch, CHECKED)
     try:
-        check_routed(model, lambda: hidden_states(model, batch))
-        check_attention(lambda ids: hidden_states(model, batch, ids), batch, anywhere=anywhere)
-        _check_logits(model, batch)
+        check_routed(model, lambda: hidden_states(model, ends))
+        check_attention(lambda ids: hidden_states(model, ends, ids), ends, anywhere=anywhere)
+        _check_logits(model, ends)
         check_kernel(model, batch)
     finally:
         model.train(training)

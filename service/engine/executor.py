@@ -17,11 +17,13 @@ from packing.dataset.errors import LongweaveError
 from service.engine.cluster import NODE_ENVIRONMENT, OBJECT_STORE_BYTES, authenticate, check_tokens, parse_address
 from service.engine.poison import TRIES
 from service.engine.shard_task import run_task
+from service.processes import descendants, identity
 
 POLL_SECONDS = 0.2
 RECOUNT_SECONDS = 2.0
 LANDING_SECONDS = 2.0
 """A cancelled task ends with its worker, in moments; what a node that is gone should have ended is not waited for."""
+PILLARS = ("raylet", "gcs_server")
 log = logging.getLogger("longweave.runner")
 
 RAY_ENVIRONMENT = NODE_ENVIRONMENT | {
@@ -45,6 +47,10 @@ class Executor(Protocol):
 
     def run(self, payloads: Sequence[bytes], check: Callable[[], None]) -> Iterator[bytes]: ...
 
+    def alive(self) -> bool:
+        """Whether it can be expected to run anything at all; asked before a job is claimed, so that none is charged an attempt for it."""
+        ...
+
 
 class InlineExecutor:
     """One task after the other, here."""
@@ -54,6 +60,10 @@ class InlineExecutor:
         for payload in payloads:
             check()
             yield run_task(payload)
+
+    def alive(self) -> bool:
+        """As long as we are."""
+        return True
 
 
 class RayExecutor:
@@ -66,6 +76,7 @@ class RayExecutor:
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
         self._counted, self._counted_at = 1, -math.inf
+        self._pillars = dict[int, tuple[str, str]]()
 
     def start(self) -> None:
         """Start or join Ray, in a thread of its own that lives until `close`.
@@ -115,6 +126,8 @@ class RayExecutor:
             host, port = parse_address(self._address)
             where = f"{socket.gethostbyname(host)}:{port}"
             ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
+        found = {pid: identity(pid) for pid in descendants(os.getpid())} if self._address is None else {}
+        self._pillars = {pid: who for pid, who in found.items() if who is not None and who[0] in PILLARS}
         # Retries are ours to make: Ray's would run a task that kills its worker beside others each time.
         self._task = ray.remote(run_task).options(num_cpus=1, max_retries=0)
 
@@ -139,6 +152,10 @@ class RayExecutor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def alive(self) -> bool:
+        """Whether the processes that a local Ray stands on still live; a cluster's are its own business."""
+        return all(identity(pid) == who for pid, who in self._pillars.items())
 
     def _cpus(self) -> int:
         """How many tasks run at once: our workers, or the CPUs of all nodes of the cluster, looked at every other second."""

@@ -95,6 +95,9 @@ class Runner:
         tended = -math.inf
         try:
             while not self._stopping.is_set():
+                if not self._parts.executor.alive():
+                    message = "a process that Ray stands on has died"
+                    raise EngineBrokenError(message)
                 try:
                     if time.monotonic() - tended >= self._parts.settings.heartbeat_seconds:
                         self.tend()

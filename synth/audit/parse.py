@@ -1,4 +1,4 @@
-"""Tables read back out of messages, with the parsers of the standard library and nothing of the code that wrote them."""
+"""Tables read back out of messages, with the parsers of the standard library (csv, json, expat) and nothing of the code that wrote them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import csv
 import io
 import json
 import re
-from dataclasses import dataclass
-from html.parser import HTMLParser
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from xml.parsers import expat
 
 
 class UnreadableError(ValueError):
@@ -16,16 +17,39 @@ class UnreadableError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A table as text: titles, and rows of as many cells."""
+    """A table as text: titles, and rows of as many cells. Its columns are kept as they are asked for."""
 
     titles: list[str]
     rows: list[list[str]]
+    _cells: dict[str, list[str]] = field(default_factory=dict[str, list[str]], compare=False)
+    _numbers: dict[str, list[Decimal]] = field(default_factory=dict[str, list[Decimal]], compare=False)
 
     def column(self, title: str) -> int:
         """The number of a column; raises UnreadableError where no column has that title, or several do."""
         if self.titles.count(title) != 1:
             raise UnreadableError(f"{self.titles.count(title)} columns are called {title!r}")
         return self.titles.index(title)
+
+    def cells(self, title: str) -> list[str]:
+        """The cells of a column, row by row."""
+        if title not in self._cells:
+            place = self.column(title)
+            self._cells[title] = [row[place] for row in self.rows]
+        return self._cells[title]
+
+    def numbers(self, title: str) -> list[Decimal]:
+        """The cells of a column as numbers; raises UnreadableError where one is none."""
+        if title not in self._numbers:
+            self._numbers[title] = [number(cell) for cell in self.cells(title)]
+        return self._numbers[title]
+
+
+def number(cell: str) -> Decimal:
+    """A cell as an exact number; raises UnreadableError where it is none."""
+    try:
+        return Decimal(cell)
+    except InvalidOperation:
+        raise UnreadableError(f"{cell!r} is no number") from None
 
 
 def table_named(content: str, name: str, format_: str) -> Grid:
@@ -60,6 +84,8 @@ def _markdown(text: str) -> Grid:
 
 def markdown_cells(line: str) -> list[str]:
     """The cells of a line of a pipe table: a backslash takes the next character as it is."""
+    if "\\" not in line:
+        return [cell.strip() for cell in line.strip()[1:].split("|")[:-1]]
     cells: list[str] = []
     cell, characters = "", iter(line.strip())
     next(characters)
@@ -76,15 +102,21 @@ def markdown_cells(line: str) -> list[str]:
 
 def _separated(delimiter: str, language: str, text: str) -> Grid:
     block = _fenced(text, language)
-    rows = list(csv.reader(io.StringIO(block, newline=""), delimiter=delimiter, strict=True))
+    try:
+        rows = list(csv.reader(io.StringIO(block, newline=""), delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        raise UnreadableError(f"the block is no {language} ({error})") from None
     return Grid(rows[0], rows[1:])
+
+
+DECODER = json.JSONDecoder(parse_float=str, parse_int=str)
+"""Numbers stay as they are written."""
 
 
 def _json(text: str) -> Grid:
     block = _fenced(text, "json")
-    decoder = json.JSONDecoder(parse_float=str, parse_int=str)
     try:
-        records = decoder.decode(block) if block.startswith("[") else [decoder.decode(x) for x in block.split("\n")]
+        records = DECODER.decode(block) if block.startswith("[") else list(map(DECODER.decode, block.split("\n")))
     except json.JSONDecodeError as error:
         raise UnreadableError(f"the block is no JSON ({error})") from None
     titles = list(records[0]) if records else []
@@ -93,38 +125,61 @@ def _json(text: str) -> Grid:
     return Grid(titles, [list(record.values()) for record in records])
 
 
-class _Cells(HTMLParser):
-    """The cells of every row of a table."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.rows: list[list[str]] = []
-        self._open = False
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002 (the parser's signature)
-        if tag == "tr":
-            self.rows.append([])
-        elif tag in ("td", "th"):
-            self.rows[-1].append("")
-            self._open = True
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in ("td", "th"):
-            self._open = False
-
-    def handle_data(self, data: str) -> None:
-        if self._open:
-            self.rows[-1][-1] += data
-
-
 def _html(text: str) -> Grid:
     end = text.find("</table>")
     if not text.startswith("<table>") or end < 0:
         raise UnreadableError("no HTML table stands where the table should")
-    parser = _Cells()
-    parser.feed(text[:end])
-    parser.close()
-    return Grid(parser.rows[0], parser.rows[1:])
+    rows = _html_rows(text[: end + len("</table>")])
+    return Grid(rows[0], rows[1:])
+
+
+INSIDE = {"table": "", "thead": "table", "tbody": "table", "td": "tr", "th": "tr"}
+"""What an element stands in; a row stands in any of the first three, or by itself."""
+
+
+class _HtmlRows:
+    """The cells of every row, from expat's events: no element of a tree, whose tens of thousands the garbage collector would walk."""
+
+    def __init__(self) -> None:
+        self.rows: list[list[str]] = []
+        self._open = [""]
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        """An element begins."""
+        parents = ("", "table", "thead", "tbody") if tag == "tr" else (INSIDE.get(tag),)
+        if self._open[-1] not in parents or attributes:
+            raise UnreadableError(f"<{tag}> stands in <{self._open[-1]}>: a table holds rows, and a row cells of text")
+        self._open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def end(self, tag: str) -> None:  # noqa: ARG002 (expat's signature)
+        """An element ends: the one that began last, or expat would have said so."""
+        self._open.pop()
+
+    def text(self, data: str) -> None:
+        """Some text."""
+        if self._open[-1] in ("td", "th"):
+            self.rows[-1][-1] += data
+        elif data.strip():
+            raise UnreadableError(f"the text {data.strip()[:20]!r} stands in no cell of the table")
+
+
+def _html_rows(text: str) -> list[list[str]]:
+    """The cells of every row in one element, which is well formed; raises UnreadableError where it is not."""
+    found, parser = _HtmlRows(), expat.ParserCreate()
+    parser.buffer_text = True
+    parser.StartElementHandler, parser.EndElementHandler = found.start, found.end
+    parser.CharacterDataHandler = found.text
+    try:
+        parser.Parse(text, True)  # noqa: FBT003 (expat takes it by position alone: this is all of it)
+    except expat.ExpatError as error:
+        raise UnreadableError(f"the table is no well-formed HTML ({error})") from None
+    if not found.rows:
+        raise UnreadableError("the table has no row")
+    return found.rows
 
 
 def _key_value(text: str) -> Grid:
@@ -160,17 +215,12 @@ def record_cells(text: str, format_: str) -> list[str]:
         if format_ == "markdown":
             return markdown_cells(text)
         if format_ in ("csv", "tsv"):
-            (cells,) = csv.reader(
-                io.StringIO(text, newline=""), delimiter="," if format_ == "csv" else "\t", strict=True
-            )
+            (cells,) = csv.reader([text], delimiter="," if format_ == "csv" else "\t", strict=True)
             return cells
         if format_ == "json":
-            return list(json.JSONDecoder(parse_float=str, parse_int=str).decode(text.strip()).values())
+            return list(DECODER.decode(text.strip()).values())
         if format_ == "html":
-            parser = _Cells()
-            parser.feed(text)
-            parser.close()
-            (cells,) = parser.rows
+            (cells,) = _html_rows(text)
             return cells
         return [line.split(": ", 1)[1] for line in text.split("\n")]
     except (ValueError, IndexError, StopIteration, csv.Error) as error:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from packing.draws import Draws
 
@@ -15,21 +16,19 @@ BLOCK = 64
 
 
 class Choices:
-    """Uniform numbers of one row, taken in order; the n-th is a function of (seed, path, row, variant, n) alone."""
+    """Uniform numbers of one row, taken in order; the n-th is a function of (seed, path, row, variant, n) alone. `first` are the first of
+    them, where they are drawn already."""
 
-    def __init__(self, draws: Draws, row: int, variant: int = 0) -> None:
+    def __init__(self, draws: Draws, row: int, variant: int = 0, *, first: Sequence[float] = ()) -> None:
         self._draws, self._row, self._variant = draws, row, variant
-        self._taken, self._block = 0, np.zeros(0)
-        self._first: NDArray[np.float64] | None = None
+        self._taken, self._numbers = 0, list(first)
 
     @classmethod
-    def several(cls, draws: Draws, row: int, variants: Sequence[int]) -> list[Self]:
-        """One for each variant, the first numbers of all of them drawn at once."""
-        found = [cls(draws, row, variant) for variant in variants]
-        firsts = draws.uniform(row, np.arange(BLOCK)[None, :], np.array(variants)[:, None])
-        for choices, first in zip(found, firsts, strict=True):
-            choices._first = first
-        return found
+    def several(cls, draws: Draws, rows: Sequence[int], variants: Sequence[int], *, first: int) -> list[Self]:
+        """One for each row with its variant, the `first` numbers of all of them drawn at once."""
+        places = np.arange(first)[None, :]
+        firsts = draws.uniform(np.array(rows, np.int64)[:, None], places, np.array(variants, np.int64)[:, None])
+        return [cls(draws, *of, first=numbers) for *of, numbers in zip(rows, variants, firsts.tolist(), strict=True)]
 
     def restart(self) -> None:
         """Go back to the first number."""
@@ -37,14 +36,11 @@ class Choices:
 
     def uniform(self) -> float:
         """The next number in [0, 1)."""
-        place = self._taken % BLOCK
-        if self._taken == 0 and self._first is not None:
-            self._block = self._first
-        elif place == 0:
-            self._block = self._draws.uniform(self._row, np.arange(self._taken, self._taken + BLOCK), self._variant)
-            self._first = self._block if self._taken == 0 else self._first
-        self._taken += 1
-        return float(self._block[place])
+        taken = self._taken
+        if taken == len(self._numbers):
+            self._numbers += self._draws.uniform(self._row, np.arange(taken, taken + BLOCK), self._variant).tolist()
+        self._taken = taken + 1
+        return self._numbers[taken]
 
     def below(self, end: int) -> int:
         """A whole number in 0..end-1."""
@@ -65,8 +61,8 @@ class Choices:
     def weighted(self, weights: Mapping[str, float]) -> str:
         """One of the names, by their weights (at least one above zero)."""
         names = [name for name, weight in weights.items() if weight > 0]
-        ends = np.cumsum([weights[name] for name in names])
-        return names[min(int(np.searchsorted(ends, self.uniform() * ends[-1], side="right")), len(names) - 1)]
+        ends = list(accumulate([weights[name] for name in names]))
+        return names[min(bisect_right(ends, self.uniform() * ends[-1]), len(names) - 1)]
 
     def distinct(self, count: int, end: int) -> list[int]:
         """`count` different whole numbers in 0..end-1, in the order drawn."""

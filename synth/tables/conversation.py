@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from packing.draws import Draws
 from synth.tables.choices import Choices
 from synth.tables.frame import OPENING_ONE, OPENING_TWO, RULES, STEPS, TITLE, none_of, response
 from synth.tables.outline import Outline
 from synth.tables.query import to_json
-from synth.tables.question import Asked
+from synth.tables.question import Asked, Request
 from synth.tables.schema import Language
 from synth.tables.table import Tables
 from synth.tables.wording import fill
@@ -26,9 +25,10 @@ SPACE: dict[Language, str] = {"en": " ", "zh": ""}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A question as it stands in a conversation."""
+    """A question as it stands in a conversation, in words and, as `query`, in JSON."""
 
     asked: Asked
+    query: str
     text: str
     steps: tuple[str, ...]
 
@@ -49,25 +49,23 @@ class Body:
 
     def starts(self) -> NDArray[np.int64]:
         """Where each row begins in `text()`, in code points: int64 [rows]."""
-        sizes = np.fromiter((len(row) + len(self.between) for row in self.rows), np.int64, count=len(self.rows))
+        sizes = self.sizes() + len(self.between)
         return len(self.title) + len(self.head) + np.cumsum(sizes) - sizes
+
+    def sizes(self) -> NDArray[np.int64]:
+        """How many code points each row has: int64 [rows]."""
+        return np.fromiter(map(len, self.rows), np.int64, count=len(self.rows))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
-    """A finished conversation: its messages, and what the row says of every question. `evidence` are (question, start, end) in code
-    points of the first message."""
+    """A finished conversation: its messages, and what the row says of every question. `evidence` int64 [n, 3] are (question, start, end)
+    in code points of the first message."""
 
     messages: list[dict[str, str]]
     queries: list[str]
     answers: list[str]
-    evidence: list[tuple[int, int, int]]
-
-
-def question_choices(outline: Outline, *, seed: int, row: int, attempt: int) -> list[Choices]:
-    """The choices of every turn's question: the same however often the tables are changed to make up a length."""
-    variants = [attempt * MOST_TURNS + turn for turn in range(len(outline.turns))]
-    return Choices.several(Draws(seed, "synl/questions"), row, variants)
+    evidence: NDArray[np.int64]
 
 
 def ask_all(outline: Outline, tables: Tables, each: Sequence[Choices], split: Split) -> list[Question] | None:
@@ -78,20 +76,22 @@ def ask_all(outline: Outline, tables: Tables, each: Sequence[Choices], split: Sp
         choices.restart()
         for trial in range(TRIES):
             # A question that cannot be asked in vain here is asked with an answer.
-            wanted = replace(request, lacking=request.lacking and trial < TRIES // 2)
-            asked = task.ask(tables, choices, wanted)
-            if asked is not None and to_json(asked.query) not in seen:
+            in_vain = request.lacking and trial < TRIES // 2
+            asked = task.ask(tables, choices, Request(steps=request.steps, lacking=in_vain))
+            query = "" if asked is None else to_json(asked.query)
+            if asked is not None and query not in seen:
                 break
         else:
             return None
-        seen.add(to_json(asked.query))
+        seen.add(query)
         steps = asked.steps if request.steps else ()
         wordings = task.wordings[asked.wording][outline.language].of(split)
         notes = [fill(note[outline.language], asked.words) for note in asked.notes]
         if steps:
             notes.append(choices.pick(STEPS[outline.language].of(split)))
         sentence = fill(choices.pick(wordings), asked.words)
-        questions.append(Question(asked=asked, text=SPACE[outline.language].join([sentence, *notes]), steps=steps))
+        text = SPACE[outline.language].join([sentence, *notes])
+        questions.append(Question(asked=asked, query=query, text=text, steps=steps))
     return questions
 
 
@@ -134,14 +134,22 @@ def assemble(
     base = len(introduction) + 2 + (len(questions[0].text) + 2 if outline.question_first else 0)
     bases = base + np.cumsum([0, *(len(text) + 2 for text in texts[:-1])])
     starts = [start + body.starts() for start, body in zip(bases, bodies, strict=True)]
-    evidence: list[tuple[int, int, int]] = []
-    for number, question in enumerate(questions):
-        for table, row in question.asked.evidence:
-            start = int(starts[table][row])
-            evidence.append((number, start, start + len(bodies[table].rows[row])))
+    ends = [first + body.sizes() for first, body in zip(starts, bodies, strict=True)]
+    needed = [
+        (number, rows, table)
+        for number, question in enumerate(questions)
+        for table, rows in enumerate(question.asked.evidence)
+        if len(rows)
+    ]
+    evidence = np.zeros((sum(len(rows) for _, rows, _ in needed), 3), np.int64)
+    at = 0
+    for number, rows, table in needed:
+        block = evidence[at : at + len(rows)]
+        block[:, 0], block[:, 1], block[:, 2] = number, starts[table][rows], ends[table][rows]
+        at += len(rows)
     return Conversation(
         messages=messages_of(outline, introduction, texts, questions),
-        queries=[to_json(question.asked.query) for question in questions],
+        queries=[question.query for question in questions],
         answers=[question.asked.answer for question in questions],
         evidence=evidence,
     )

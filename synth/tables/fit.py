@@ -6,7 +6,8 @@ Counts of lines nearly add up, for tokens seldom cross the end of a line; the di
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from packing.dataset.errors import InputError
 from packing.draws import Draws
 from synth.tables.choices import Choices
 from synth.tables.conversation import (
+    MOST_TURNS,
     Body,
     Conversation,
     Question,
@@ -23,14 +25,13 @@ from synth.tables.conversation import (
     body_of,
     messages_of,
     opening,
-    question_choices,
 )
-from synth.tables.generate import Generator, reordered
+from synth.tables.generate import Generator, Sizes, reordered, uniforms
 from synth.tables.lengths import TokenCounter, adjusted, shortest
 from synth.tables.outline import Mix, Outline, draw
 from synth.tables.render.format import Format
 from synth.tables.schema import Schema
-from synth.tables.table import Table, Tables
+from synth.tables.table import Tables
 from synth.values.pools import Split
 
 ATTEMPTS = 24
@@ -39,6 +40,8 @@ SAMPLE_ROWS = 24
 SECOND_ROWS = (5, 240)
 NARROWER = 2
 """How much narrower than its schema's mean a column of a small table may be."""
+FIRST_OF_OUTLINE, FIRST_OF_OPENING, FIRST_OF_QUESTION = 32, 2, 24
+"""Numbers that are drawn at once for many conversations: as many as most of them take."""
 
 
 class LengthError(InputError):
@@ -57,15 +60,83 @@ class Fitted:
     table_rows: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """One attempt at a conversation: its outline, and the choices of every question and of the opening, which are the same however often
+    the tables are changed to make up a length."""
+
+    outline: Outline
+    questions: list[Choices]
+    opening: Choices
+    tables: Generator
+
+
+def drawn(
+    mix: Mix,
+    counter: TokenCounter,
+    *,
+    seed: int,
+    rows: Sequence[int],
+    split: Split,
+    targets: Sequence[int],
+    attempt: int,
+) -> list[Drawn]:
+    """The same attempt at some rows, their first numbers drawn at once."""
+    attempts = [attempt] * len(rows)
+    firsts = Choices.several(Draws(seed, "synl/outline"), rows, attempts, first=FIRST_OF_OUTLINE)
+    outlines = [draw(mix, choices, target=target) for choices, target in zip(firsts, targets, strict=True)]
+    openings = Choices.several(Draws(seed, "synl/opening"), rows, attempts, first=FIRST_OF_OPENING)
+    turns = [
+        (row, attempt * MOST_TURNS + i) for row, o in zip(rows, outlines, strict=True) for i in range(len(o.turns))
+    ]
+    numbers, variants = [row for row, _ in turns], [variant for _, variant in turns]
+    asked = iter(Choices.several(Draws(seed, "synl/questions"), numbers, variants, first=FIRST_OF_QUESTION))
+    sizes = [
+        _sizes(counter, outline, split, row=row, attempt=attempt, target=target)
+        for outline, row, target in zip(outlines, rows, targets, strict=True)
+    ]
+    tables = [
+        Generator(of, block, locale=outline.locale, split=split, distractors=mix.distractors)
+        for of, block, outline in zip(sizes, uniforms(seed, sizes, mix.distractors), outlines, strict=True)
+    ]
+    return [
+        Drawn(outline=outline, questions=[next(asked) for _ in outline.turns], opening=opening, tables=generator)
+        for outline, opening, generator in zip(outlines, openings, tables, strict=True)
+    ]
+
+
+def _sizes(counter: TokenCounter, outline: Outline, split: Split, *, row: int, attempt: int, target: int) -> Sizes:
+    """As many candidate rows as the length may need, and more."""
+    per_row = row_tokens(counter, outline.schema, outline.locale, outline.format, split)
+    if len(outline.order) < len(outline.schema.main.fields):
+        per_row *= len(outline.order) / len(outline.schema.main.fields) / NARROWER
+    count = int(target / per_row * 1.15) + 32
+    second = second_rows(target) if outline.second else None
+    return Sizes(row=row, attempt=attempt, schema=outline.schema, main=count, second=second)
+
+
 def fitted(mix: Mix, counter: TokenCounter, *, seed: int, row: int, split: Split, target: int) -> Fitted:
-    """The conversation of one row: a function of (mix, seed, row, split, target) and the tokenizer. Raises LengthError where twenty-four
-    draws of outline and table all miss the length, which lengths above the minimum do not."""
-    for attempt in range(ATTEMPTS):
-        outline = draw(mix, Choices(Draws(seed, "synl/outline"), row, attempt), target=target)
-        attempted = _Attempt(outline, counter, seed=seed, row=row, split=split, attempt=attempt)
-        found = attempted.fit(mix.distractors, target)
+    """The conversation of one row: see `fitted_rows`."""
+    return next(fitted_rows(mix, counter, seed=seed, rows=[row], split=split, targets=[target]))
+
+
+def fitted_rows(
+    mix: Mix, counter: TokenCounter, *, seed: int, rows: Sequence[int], split: Split, targets: Sequence[int]
+) -> Iterator[Fitted]:
+    """The conversations of some rows, each a function of (mix, seed, row, split, target) and the tokenizer. Raises LengthError where
+    twenty-four draws of outline and table all miss the length, which lengths above the minimum do not."""
+    firsts = drawn(mix, counter, seed=seed, rows=rows, split=split, targets=targets, attempt=0)
+    for first, row, target in zip(firsts, rows, targets, strict=True):
+        yield _fitted(mix, counter, first, seed=seed, row=row, split=split, target=target)
+
+
+def _fitted(mix: Mix, counter: TokenCounter, first: Drawn, *, seed: int, row: int, split: Split, target: int) -> Fitted:
+    at_hand = first
+    for attempt in range(1, ATTEMPTS + 1):
+        found = _Attempt(at_hand, counter, split).fit(target)
         if found is not None:
             return found
+        (at_hand,) = drawn(mix, counter, seed=seed, rows=[row], split=split, targets=[target], attempt=attempt)
     message = f"row {row} ({split}) cannot be brought to {target} tokens: raise length, or ask for fewer turns"
     raise LengthError(message, param="/length")
 
@@ -73,8 +144,8 @@ def fitted(mix: Mix, counter: TokenCounter, *, seed: int, row: int, split: Split
 def smallest(mix: Mix, counter: TokenCounter, *, row: int, split: Split) -> tuple[int, float]:
     """Tokens of the conversation that seed 0 draws for a row, with the fewest rows its table may have, and of a row of its table in the
     mean; (0, 0) where its first draw lends itself to no questions. For mixes without second tables."""
-    outline = draw(mix, Choices(Draws(0, "synl/outline"), row, 0), target=0)
-    return _Attempt(outline, counter, seed=0, row=row, split=split, attempt=0).smallest()
+    (first,) = drawn(mix, counter, seed=0, rows=[row], split=split, targets=[0], attempt=0)
+    return _Attempt(first, counter, split).smallest()
 
 
 def second_rows(target: int) -> int:
@@ -87,40 +158,37 @@ def row_tokens(counter: TokenCounter, schema: Schema, locale: str, form: Format,
     """Mean tokens of a row of the main table, from a fixed sample."""
     key = (schema.id, locale, form.name, form.between, split)
     if key not in counter.remembered:
-        generator = Generator(seed=0, locale=locale, split=split, row=0, attempt=0, distractors=0.0)
-        rows = form.rows(generator.main(schema, SAMPLE_ROWS, None))
-        counter.remembered[key] = float(counter.lines([row + form.between for row in rows]).mean())
+        sample = Generator.alone(schema, rows=SAMPLE_ROWS, second=None, locale=locale, split=split)
+        rows = form.rows(sample.tables().main)
+        counter.remembered[key] = float(counter.rows(rows, form).mean())
     return counter.remembered[key]
 
 
 class _Attempt:
     """One draw of outline and tables, brought to its length."""
 
-    def __init__(
-        self, outline: Outline, counter: TokenCounter, *, seed: int, row: int, split: Split, attempt: int
-    ) -> None:
-        self._outline, self._counter = outline, counter
-        self._seed, self._row, self._attempt = seed, row, attempt
+    def __init__(self, drawn: Drawn, counter: TokenCounter, split: Split) -> None:
+        self._drawn, self._outline, self._counter = drawn, drawn.outline, counter
         self._split: Split = split
-        self._choices = question_choices(outline, seed=seed, row=row, attempt=attempt)
-        self._opening = Choices(Draws(seed, "synl/opening"), row, attempt)
 
-    def fit(self, distractors: float, target: int) -> Fitted | None:
+    def fit(self, target: int) -> Fitted | None:
         """The conversation with n_tokens in shortest(target)..target, or None."""
         counter, form = self._counter, self._outline.format
-        main, second = self._tables(distractors, target)
-        lines = form.rows(main)
-        counts = counter.lines([line + form.between for line in lines])
+        tables = self._drawn.tables.tables()
+        main, second = reordered(tables.main, list(self._outline.order)), tables.second
+        lines, head = form.rows(main), form.head(main)
+        counts = counter.rows(lines, form)
+        beside = [] if second is None else [body_of(self._outline, second.name, form.head(second), form.rows(second))]
         low, drift = shortest(target), 0
         aim, tolerance = target - (target - low) // 3, (target - low) // 4
-        chosen = self._first(counts, aim, second)
+        chosen = self._first(counts, aim, beside)
         for _ in range(ROUNDS):
             if chosen is None or len(chosen) < self._outline.fewest_rows:
                 return None
-            draft = self._draft(main.take(chosen), second)
+            draft = self._draft(Tables(main=main.take(chosen), second=second), head, beside)
             if draft is None:
                 return None
-            estimate = counter.conversation(draft.frame()) + int(counts[chosen].sum()) + drift
+            estimate = counter.draft(draft.frame()) + int(counts[chosen].sum()) + drift
             if low <= estimate <= target:
                 made = draft.conversation([lines[i] for i in chosen.tolist()])
                 tokens = counter.conversation(made.messages)
@@ -133,73 +201,48 @@ class _Attempt:
 
     def smallest(self) -> tuple[int, float]:
         """Tokens of the conversation on the first rows, the fewest allowed, and the mean of theirs."""
-        main, _ = self._tables(0.0, 0)
+        form = self._outline.format
+        main = reordered(self._drawn.tables.tables().main, list(self._outline.order))
         main = main.take(np.arange(self._outline.fewest_rows))
-        draft = self._draft(main, None)
+        draft = self._draft(Tables(main=main, second=None), form.head(main), [])
         if draft is None:
             return 0, 0.0
-        lines = self._outline.format.rows(main)
-        counts = self._counter.lines([line + self._outline.format.between for line in lines])
-        return self._counter.conversation(draft.conversation(lines).messages), float(counts.mean())
+        lines = form.rows(main)
+        tokens = self._counter.conversation(draft.conversation(lines).messages)
+        return tokens, float(self._counter.rows(lines, form).mean())
 
-    def _tables(self, distractors: float, target: int) -> tuple[Table, Table | None]:
-        outline = self._outline
-        generator = Generator(
-            seed=self._seed,
-            locale=outline.locale,
-            split=self._split,
-            row=self._row,
-            attempt=self._attempt,
-            distractors=distractors,
-        )
-        per_row = row_tokens(self._counter, outline.schema, outline.locale, outline.format, self._split)
-        if len(outline.order) < len(outline.schema.main.fields):
-            per_row *= len(outline.order) / len(outline.schema.main.fields) / NARROWER
-        second = generator.second(outline.schema, second_rows(target)) if outline.second else None
-        main = generator.main(outline.schema, int(target / per_row * 1.15) + 32, second)
-        return reordered(main, list(outline.order)), second
-
-    def _first(self, counts: NDArray[np.int64], aim: int, second: Table | None) -> NDArray[np.int64]:
-        """As many rows as there may be room for, before the questions are known."""
-        form = self._outline.format
+    def _first(self, counts: NDArray[np.int64], aim: int, others: Sequence[Body]) -> NDArray[np.int64]:
+        """As many rows as there may be room for beside the other tables, before the questions are known."""
         beside = 120 + 150 * len(self._outline.turns)
-        if second is not None:
-            beside += int(self._counter.lines([row + form.between for row in form.rows(second)]).sum())
+        beside += sum(int(self._counter.rows(body.rows, self._outline.format).sum()) for body in others)
         room = int(np.searchsorted(np.cumsum(counts), aim - beside, side="right"))
         return np.arange(max(self._outline.fewest_rows, min(room, len(counts))))
 
-    def _draft(self, main: Table, second: Table | None) -> _Draft | None:
-        """The questions on these rows."""
-        tables = Tables(main=main, second=second)
-        questions = ask_all(self._outline, tables, self._choices, self._split)
+    def _draft(self, tables: Tables, head: str, others: Sequence[Body]) -> _Draft | None:
+        """The questions on these tables."""
+        questions = ask_all(self._outline, tables, self._drawn.questions, self._split)
         if questions is None:
             return None
-        self._opening.restart()
-        introduction = opening(self._outline, tables, self._opening, self._split)
-        return _Draft(outline=self._outline, tables=tables, introduction=introduction, questions=questions)
+        self._drawn.opening.restart()
+        introduction = opening(self._outline, tables, self._drawn.opening, self._split)
+        first = body_of(self._outline, tables.main.name, head, [])
+        return _Draft(outline=self._outline, introduction=introduction, bodies=[first, *others], questions=questions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Draft:
-    """Questions and tables whose text is yet to be made."""
+    """Questions, and tables of which the first has its rows yet to be put in."""
 
     outline: Outline
-    tables: Tables
     introduction: str
+    bodies: Sequence[Body]
     questions: list[Question]
 
     def frame(self) -> list[dict[str, str]]:
         """The conversation without the rows of the main table."""
-        texts = [body.text() for body in self._bodies([])]
-        return messages_of(self.outline, self.introduction, texts, self.questions)
+        return messages_of(self.outline, self.introduction, [body.text() for body in self.bodies], self.questions)
 
     def conversation(self, lines: list[str]) -> Conversation:
         """The conversation with the rows of the main table as they are rendered."""
-        return assemble(self.outline, self.introduction, self._bodies(lines), self.questions)
-
-    def _bodies(self, lines: list[str]) -> list[Body]:
-        form, main, second = self.outline.format, self.tables.main, self.tables.second
-        bodies = [body_of(self.outline, main.name, form.head(main), lines)]
-        if second is not None:
-            bodies.append(body_of(self.outline, second.name, form.head(second), form.rows(second)))
-        return bodies
+        main, *others = self.bodies
+        return assemble(self.outline, self.introduction, [replace(main, rows=lines), *others], self.questions)

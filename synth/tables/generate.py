@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from packing.draws import Draws
 from synth.tables.schema import Field, Language, Part, Schema, language_of, phrase_of
-from synth.tables.table import Column, Sort, Table
+from synth.tables.table import Column, Indices, Sort, Table, Tables
 from synth.values.columns import (
     Category,
     Content,
@@ -43,46 +45,146 @@ SORTS: dict[type[Content], Sort] = {
 }
 
 
-class Generator:
-    """Makes the tables of one conversation: `row` and `attempt` key its draws."""
+MAIN, SECOND = "synl/cells", "synl/second"
+"""The paths of the draws."""
+HIDDEN_ROWS = 24
+"""Rows of a second table that is not shown, to whose keys the main one refers."""
+DRAWN_AT_ONCE = 1 << 13
+"""Uniforms that are drawn in one call for several tables: as many as stay in a core's cache."""
 
-    def __init__(self, *, seed: int, locale: str, split: Split, row: int, attempt: int, distractors: float) -> None:
-        self._seed, self._locale = seed, locale
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """The tables of one attempt at a conversation: about so many rows of the main one, and of the second one where it is shown."""
+
+    row: int
+    attempt: int
+    schema: Schema
+    main: int
+    second: int | None
+
+    def draws(self, distractors: float) -> list[Draw]:
+        """What has to be drawn for them."""
+        draws = [Draw(path=MAIN, of=self, count=self.main, variants=_variants(self.schema.main, distractors))]
+        if self.schema.second is not None:
+            shown, part = self.second is not None, self.schema.second
+            variants = _variants(part, distractors, keys_only=not shown)
+            draws.append(Draw(path=SECOND, of=self, count=self.second or HIDDEN_ROWS, variants=variants))
+        return draws
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """`variants` int64 [k] of uniforms for each of `count` rows of one table."""
+
+    path: str
+    of: Sizes
+    count: int
+    variants: NDArray[np.int64]
+
+
+Uniforms = dict[str, NDArray[np.float64]]
+"""The uniforms of the tables of one attempt by their path, float64 [k, count] each."""
+
+
+def _variants(part: Part, distractors: float, *, keys_only: bool = False) -> NDArray[np.int64]:
+    """The uniforms that a table takes, those that decide on near-duplicates last."""
+    kept = part.variants[part.uniforms[part.key]] if keys_only else part.variants
+    twins = 2 * len(part.fields)
+    return np.concatenate([kept, [twins, twins + 1]]) if distractors > 0 else kept
+
+
+def uniforms(seed: int, sizes: Sequence[Sizes], distractors: float) -> list[Uniforms]:
+    """The uniforms of some tables, drawn together: each is a function of (seed, row, attempt, column, place)."""
+    found: list[Uniforms] = [{} for _ in sizes]
+    for path in (MAIN, SECOND):
+        asked = [
+            (drawn, draw)
+            for drawn, of in zip(found, sizes, strict=True)
+            for draw in of.draws(distractors)
+            if draw.path == path
+        ]
+        for some in _cut(asked):
+            for (drawn, _), block in zip(some, _together(Draws(seed, path), [draw for _, draw in some]), strict=True):
+                drawn[path] = block
+    return found
+
+
+def _cut(asked: Sequence[tuple[Uniforms, Draw]]) -> Iterator[list[tuple[Uniforms, Draw]]]:
+    """Runs of draws that are made in one call."""
+    run: list[tuple[Uniforms, Draw]] = []
+    size = 0
+    for item in asked:
+        run.append(item)
+        size += item[1].count * len(item[1].variants)
+        if size >= DRAWN_AT_ONCE:
+            yield run
+            run, size = [], 0
+    if run:
+        yield run
+
+
+def _together(draws: Draws, asked: Sequence[Draw]) -> list[NDArray[np.float64]]:
+    sizes = np.array([each.count * len(each.variants) for each in asked])
+    rows = np.repeat(np.array([each.of.row for each in asked]), sizes)
+    places = np.concatenate([np.tile(np.arange(each.count), len(each.variants)) for each in asked])
+    variants = np.concatenate([np.repeat(each.of.attempt * VARIANTS + each.variants, each.count) for each in asked])
+    drawn = np.split(draws.uniform(rows, places, variants), np.cumsum(sizes)[:-1])
+    return [block.reshape(-1, each.count) for block, each in zip(drawn, asked, strict=True)]
+
+
+class Generator:
+    """Makes the tables of one conversation from their uniforms."""
+
+    def __init__(self, sizes: Sizes, drawn: Uniforms, *, locale: str, split: Split, distractors: float) -> None:
+        self._sizes, self._drawn, self._locale = sizes, drawn, locale
         self._split: Split = split
-        self._row, self._attempt, self._distractors = row, attempt, distractors
+        self._distractors = distractors
         self._language: Language = language_of(locale)
 
-    def second(self, schema: Schema, count: int) -> Table:
-        """The table that the main one refers to, about `count` rows."""
-        assert schema.second is not None
-        return self._table(schema.second, "synl/second", count, np.zeros(0, object))
+    @classmethod
+    def alone(
+        cls,
+        schema: Schema,
+        *,
+        rows: int,
+        second: int | None,
+        locale: str,
+        split: Split,
+        seed: int = 0,
+        row: int = 0,
+        distractors: float = 0.0,
+    ) -> Self:
+        """The tables of one conversation, drawn by themselves."""
+        sizes = Sizes(row=row, attempt=0, schema=schema, main=rows, second=second)
+        (drawn,) = uniforms(seed, [sizes], distractors)
+        return cls(sizes, drawn, locale=locale, split=split, distractors=distractors)
 
-    def main(self, schema: Schema, count: int, second: Table | None) -> Table:
-        """About `count` candidate rows of the main table; its references are keys of `second`, or of a table that is not shown."""
-        if schema.second is None:
-            return self._table(schema.main, "synl/cells", count, np.zeros(0, object))
-        second = second or self.second(schema, 24)
-        return self._table(schema.main, "synl/cells", count, second.key_column.cells)
+    def tables(self) -> Tables:
+        """The main table, its references keys of the second, and the second where it is shown."""
+        sizes, second, referred = self._sizes, None, np.zeros(0, object)
+        if sizes.schema.second is not None:
+            part = sizes.schema.second
+            if sizes.second is not None:
+                second = self._table(part, SECOND, sizes.second, referred)
+                referred = second.key_column.cells
+            else:
+                numbers, _ = self._keys(self._drawn[SECOND], slice(0, 2), HIDDEN_ROWS)
+                content = part.fields[part.key].content
+                assert isinstance(content, Key)
+                referred = key_cells(content.prefix, numbers[_first_of_equals(numbers)])
+        return Tables(main=self._table(sizes.schema.main, MAIN, sizes.main, referred), second=second)
 
     def _table(self, part: Part, path: str, count: int, referred: Cells) -> Table:
-        draws = Draws(self._seed, path)
-        # Two uniforms a cell and two a row more, for near-duplicates: [columns + 1, 2, count].
-        u = draws.uniform(
-            self._row,
-            np.arange(count)[None, None, :],
-            (self._attempt * VARIANTS + np.arange(2 * (len(part.fields) + 1))).reshape(-1, 2, 1),
-        )
-        key = part.key
-        numbers = key_numbers(self._split, u[key, 0])
-        twin, place = u[-1, 0] < self._distractors, np.arange(count)
-        twin[0] = False
-        partner = np.where(twin, (u[-1, 1] * place).astype(np.int64), place)
-        digit = (u[key, 1] * (DIGITS - 1)).astype(np.int64)
-        numbers = np.where(twin, exchanged(numbers[partner], digit), numbers)
-        kept = np.sort(np.unique(numbers, return_index=True)[1])
+        u, key = self._drawn[path], part.key
+        numbers, partner = self._keys(u, part.uniforms[key], count)
         columns = [
-            self._column(field, u[i], partner, numbers, referred).take(kept) for i, field in enumerate(part.fields)
+            self._column(field, u[taken], partner, numbers, referred)
+            for field, taken in zip(part.fields, part.uniforms, strict=True)
         ]
+        kept = _first_of_equals(numbers)
+        if len(kept) < count:
+            columns = [column.take(kept) for column in columns]
         return Table(
             name=part.word(part.name, self._language),
             language=self._language,
@@ -91,13 +193,28 @@ class Generator:
             its="their" if part.person else "its",
             columns=tuple(columns),
             key=key,
+            rows=len(kept),
         )
+
+    def _keys(self, u: NDArray[np.float64], key: slice, count: int) -> tuple[NDArray[np.int64], Indices | None]:
+        """The numbers of the keys, and of which row each row is a near-duplicate (itself for most), int64 [count] both; None for none."""
+        own, digits = u[key]
+        numbers = key_numbers(self._split, own)
+        if self._distractors <= 0:
+            return numbers, None
+        twins = np.flatnonzero(u[-2] < self._distractors)
+        twins = twins[twins > 0]
+        partner = np.arange(count)
+        partner[twins] = (u[-1][twins] * twins).astype(np.int64)
+        place = (digits[twins] * (DIGITS - 1)).astype(np.int64)
+        numbers[twins] = exchanged(numbers[partner[twins]], place)
+        return numbers, partner
 
     def _column(
         self,
         field: Field,
         u: NDArray[np.float64],
-        partner: NDArray[np.int64],
+        partner: Indices | None,
         keys: NDArray[np.int64],
         referred: Cells,
     ) -> Column:
@@ -110,12 +227,13 @@ class Generator:
             cells = category_cells(content, self._language, self._split, u)
         elif isinstance(content, Number):
             numbers, decimals = number_values(content, u), content.decimals
-            cells = number_cells(numbers, decimals)
+            cells = number_cells(content, numbers)
         elif isinstance(content, Day):
             numbers = day_values(content, u)
-            cells = day_cells(numbers)
+            cells = day_cells(content, numbers)
         else:
-            cells = self._text(content, u)[partner]
+            cells = self._text(content, u)
+            cells = cells if partner is None else cells[partner]
         title = field.title(self._language)
         phrase, unit = phrase_of(title, self._language)
         return Column(
@@ -135,6 +253,11 @@ class Generator:
         return word_cells(content, self._locale, self._split, u)
 
 
+def _first_of_equals(numbers: NDArray[np.int64]) -> Indices:
+    """Where each number stands for the first time, int64 [distinct], in order."""
+    return np.sort(np.unique(numbers, return_index=True)[1])
+
+
 def reordered(table: Table, order: list[int]) -> Table:
     """The table with its columns in another order."""
-    return replace(table, columns=tuple(table.columns[i] for i in order), key=order.index(table.key))
+    return replace(table, columns=tuple(table.columns[i] for i in order), key=order.index(table.key), sorts={})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Literal
 from weakref import WeakKeyDictionary
 
@@ -11,8 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packing.chat import ChatTemplate
+from packing.chat_layout import Joined
 from packing.draws import Draws
-from packing.tokenizers import Encoded, Tokenizer
+from packing.template_wording import is_tried
+from packing.tokenizers import Encoded, Tokenizer, utf8_length
+from synth.needles.units import Measure
+from synth.tables.render.format import Format
 
 EXACT_FROM = 4096
 WIDE, NARROW = 0.93, 0.99
@@ -20,10 +25,15 @@ WIDE, NARROW = 0.93, 0.99
 NEAR = 96
 """How many chosen and spare rows are looked at to exchange one for another."""
 EXCHANGES = 24
+MOST_BORDERS = 1 << 14
+"""Borders between rows of which it is remembered what the tokenizer makes."""
+FIRST, LAST = itemgetter(0), itemgetter(-1)
 
 
 _measured: WeakKeyDictionary[Tokenizer, dict[tuple[str, ...], float]] = WeakKeyDictionary()
 """What was measured with each tokenizer that is still in use: functions of the tokenizer and the key alone, so a memory and no state."""
+_borders: WeakKeyDictionary[Tokenizer, dict[tuple[str, str], bool]] = WeakKeyDictionary()
+"""Likewise, whether what ends and what begins on the two sides of a border are tokenised each for itself."""
 
 
 def shortest(target: int) -> int:
@@ -52,16 +62,68 @@ class TokenCounter:
         self._tokenizer, self._template = tokenizer, template
         self.disagreed = 0
         """Texts at which the tokenizer's faster engine was caught; they were counted by the reference."""
+        self.template_disagreed = 0
+        """Conversations that the template was found to write otherwise than it seemed to; they were rendered."""
         self.remembered = _measured.setdefault(tokenizer, {})
         """Means per row, sizes of smallest tables: functions of their keys and the tokenizer, which every shard and preview asks for."""
+        self._measure = Measure(tokenizer)
+        self._borders = _borders.setdefault(tokenizer, {})
 
     def lines(self, lines: Sequence[str]) -> NDArray[np.int64]:
         """Tokens of each text by itself, int64 [n]."""
         return np.diff(self._encoded(lines).offsets)
 
+    def rows(self, rows: Sequence[str], form: Format) -> NDArray[np.int64]:
+        """Tokens of each row by itself with what stands between rows behind it, int64 [n]. They are one text to the tokenizer where it
+        sees no further than their borders."""
+        if not self._apart(rows, form):
+            return self.lines([row + form.between for row in rows])
+        text = form.between.join(rows) + form.between
+        sizes = map(len if text.isascii() else utf8_length, rows)
+        ends = np.cumsum(np.fromiter(sizes, np.int64, count=len(rows)) + len(form.between))
+        return np.diff(np.searchsorted(self._encoded([text]).starts, ends), prepend=0)
+
     def conversation(self, messages: Sequence[Mapping[str, str]]) -> int:
         """Tokens of a conversation rendered by the chat template, everything included."""
-        return len(self._encoded([self._template.text(messages)]).ids)
+        joined = self._joined(messages)
+        if (
+            joined is not None
+            and is_tried(messages[-1]["content"])
+            and self._template.disagreements([(messages, joined)])
+        ):
+            self.template_disagreed += 1
+            joined = None
+        return self._length(self._template.text(messages) if joined is None else joined.text)
+
+    def draft(self, messages: Sequence[Mapping[str, str]]) -> int:
+        """The same of a conversation that is not yet what it will be: whether the template wrote it as it seems to is not tried."""
+        joined = self._joined(messages)
+        return self._length(self._template.text(messages) if joined is None else joined.text)
+
+    def _joined(self, messages: Sequence[Mapping[str, str]]) -> Joined | None:
+        roles = tuple([message["role"] for message in messages])
+        return self._template.joined(roles, [message["content"] for message in messages], train_on="all", spelled=True)
+
+    def _length(self, text: str) -> int:
+        return len(self._encoded([text]).ids)
+
+    def _apart(self, rows: Sequence[str], form: Format) -> bool:
+        """Whether the tokens of rows, each with what stands between them behind it, add up."""
+        if not self._tokenizer.cuts_at_words or len(rows) < 2:
+            return False
+        if form.alike:
+            return self._cuts(rows[0][-2:] + form.between, rows[1][:3])
+        # cells neither begin nor end with a space, so one sign says what stands at a border
+        pairs = set(zip(map(LAST, rows[:-1]), map(FIRST, rows[1:]), strict=True))
+        return all(self._cuts(last + form.between, first) for last, first in pairs)
+
+    def _cuts(self, left: str, right: str) -> bool:
+        key = (left, right)
+        if key not in self._borders:
+            if len(self._borders) >= MOST_BORDERS:
+                self._borders.clear()
+            self._borders[key] = self._measure.apart(left, right)
+        return self._borders[key]
 
     def _encoded(self, texts: Sequence[str]) -> Encoded:
         encoded = self._tokenizer.encode(texts)

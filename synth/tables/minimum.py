@@ -58,14 +58,12 @@ def _smallest(counter: TokenCounter, name: str, locale: str, format_: str, split
 
 def _measure(counter: TokenCounter, name: str, locale: str, format_: str, split: Split, *, joins: bool) -> int:
     schema, found = SCHEMAS[name], 0
-    generator = Generator(seed=0, locale=locale, split=split, row=0, attempt=0, distractors=0.0)
+    shown = second_rows(0) if joins and schema.second is not None else None
+    tables = Generator.alone(schema, rows=2, second=shown, locale=locale, split=split).tables()
     for form in FORMATS[format_]:
-        texts: list[str] = []
-        main = generator.main(schema, 2, None)
-        texts.append(form.head(main) + form.tail)
-        if joins and schema.second is not None:
-            second = generator.second(schema, second_rows(0))
-            texts += [form.head(second) + form.tail, form.between.join(form.rows(second))]
+        texts = [form.head(table) + form.tail for table in tables.all()]
+        if tables.second is not None:
+            texts.append(form.between.join(form.rows(tables.second)))
         rows = math.ceil(FEWEST_ROWS * row_tokens(counter, schema, locale, form, split))
         found = max(found, rows + int(counter.lines(texts).sum()))
     return found

@@ -9,6 +9,7 @@ from typing import Any
 from synth.tables.table import Column, Table
 
 Query = dict[str, Any]
+ENCODER = json.JSONEncoder(ensure_ascii=False)
 AS = {"number": "number", "date": "date"}
 
 
@@ -44,4 +45,4 @@ def order_by(column: Column, *, descending: bool) -> dict[str, Any]:
 
 def to_json(value: Query) -> str:
     """The query as the `queries` column holds it."""
-    return json.dumps(value, ensure_ascii=False)
+    return ENCODER.encode(value)

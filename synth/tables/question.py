@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from synth.tables.choices import Choices
 from synth.tables.query import Query
-from synth.tables.table import Tables
+from synth.tables.table import Indices, Tables
 from synth.tables.wording import Bilingual, Sentences
 
 Family = Literal["retrieval", "reasoning", "global"]
 LIST_SEPARATOR = ", "
+Evidence = tuple[Indices, Indices]
+NO_ROWS: Indices = np.zeros(0, np.int64)
+NO_EVIDENCE: Evidence = (NO_ROWS, NO_ROWS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +32,12 @@ class Request:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """A question on a table. `wording` names the set of sentences and `words` fill their places; `notes` say how ties, order and
-    rounding are meant; `evidence` are (number of the table, row)."""
+    rounding are meant; `evidence` are the rows that are needed, those of the main table and those of the second; `steps` may be empty where
+    none are wanted."""
 
     query: Query
     answer: str
-    evidence: tuple[tuple[int, int], ...]
+    evidence: Evidence
     wording: str
     words: Mapping[str, str]
     notes: tuple[Sentences, ...] = ()
@@ -54,9 +58,9 @@ class Task:
     any_table: bool = False
 
 
-def in_main(rows: Sequence[int] | NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
+def in_main(rows: Sequence[int] | NDArray[np.int64]) -> Evidence:
     """Rows of the main table as evidence, in table order."""
-    return tuple((0, int(row)) for row in sorted(int(row) for row in rows))
+    return np.sort(np.asarray(rows, np.int64)), NO_ROWS
 
 
 def listed(values: Sequence[str]) -> str:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import pairwise
 from typing import Literal
 
-from synth.values.columns import Category, Content, Key
+import numpy as np
+from numpy.typing import NDArray
+
+from synth.values.columns import Category, Content, Key, uniforms_of
 
 Language = Literal["en", "zh"]
 _UNIT = re.compile(r"^(?P<phrase>.*?)\s*[(（](?P<unit>[^)）]+)[)）]$")
@@ -30,7 +35,7 @@ class Field:
         return self.chinese if language == "zh" else self.english
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Part:
     """One table of a schema: its name and what one row and several rows are called, each in (English, Chinese); whether a
     row is about a person."""
@@ -45,10 +50,22 @@ class Part:
         """One of the two."""
         return pair[1] if language == "zh" else pair[0]
 
-    @property
+    @cached_property
     def key(self) -> int:
         """The number of the key column."""
         return next(i for i, field in enumerate(self.fields) if isinstance(field.content, Key))
+
+    @cached_property
+    def uniforms(self) -> tuple[slice, ...]:
+        """Which of the uniforms of a row, as `variants` has them, each column takes."""
+        ends = np.cumsum([0, *(uniforms_of(field.content) for field in self.fields)]).tolist()
+        return tuple(slice(a, b) for a, b in pairwise(ends))
+
+    @cached_property
+    def variants(self) -> NDArray[np.int64]:
+        """The numbers of the uniforms that a row takes, column by column: two are set apart for each column."""
+        taken = [2 * i + n for i, field in enumerate(self.fields) for n in range(uniforms_of(field.content))]
+        return np.array(taken, np.int64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +77,7 @@ class Schema:
     second: Part | None = None
 
 
+@lru_cache(maxsize=1024)
 def phrase_of(title: str, language: Language) -> tuple[str, str]:
     """How a sentence speaks of a column, and its unit ("" where it has none): "Annual salary (USD)" is the annual salary, in USD."""
     match = _UNIT.match(title)

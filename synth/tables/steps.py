@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from synth.tables.schema import Language
-from synth.tables.table import Column, Table
+from synth.tables.table import Column, Indices, Table
 from synth.values.columns import number_text
 
 
@@ -18,6 +16,11 @@ def fact(table: Table, row: int, columns: Sequence[Column], *, named: bool = Fal
         return f"{table.name if named else ''}第{row + 1}行：{cells}"
     cells = "; ".join(f"{column.title} = {column.cells[row]}" for column in columns)
     return f"{table.name + ', row' if named else 'Row'} {row + 1}: {cells}"
+
+
+def facts(table: Table, rows: Indices, columns: Sequence[Column]) -> list[str]:
+    """What stands in some rows, row by row."""
+    return [fact(table, row, columns) for row in rows.tolist()]
 
 
 def absent(column: Column, value: str, language: Language) -> str:
@@ -68,7 +71,7 @@ def difference(column: Column, first: int, second: int) -> str:
     return f"{column.text(first)} - {column.text(second)} = {number_text(first - second, column.decimals)}"
 
 
-def in_order(table: Table, column: Column, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> str:
+def in_order(table: Table, column: Column, rows: Indices) -> str:
     """Keys in the order that the answer has, each with the cell it was sorted by."""
     keys, cells = table.key_column.cells[rows].tolist(), column.cells[rows].tolist()
     if table.language == "zh":

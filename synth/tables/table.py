@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -16,20 +16,50 @@ Sort = Literal["key", "reference", "text", "category", "number", "date"]
 Indices = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
     """One column of n rows: `cells` [n] strings as they are rendered; `numbers` int64 [n] of a number (in units of its last digit) or
     a date (in days), else None. `title` heads it, `phrase` names it in a sentence, `unit` is "" where it has none; `additive` says
-    whether a sum of it means anything."""
+    whether a sum of it means anything. Never changed; what `take` makes gathers its rows when they are first looked at."""
 
-    title: str
-    phrase: str
-    unit: str
-    sort: Sort
-    cells: Cells
-    numbers: NDArray[np.int64] | None = None
-    decimals: int = 0
-    additive: bool = True
+    __slots__ = ("_cells", "_numbers", "_rows", "additive", "decimals", "phrase", "sort", "title", "unit")
+
+    def __init__(
+        self,
+        *,
+        title: str,
+        phrase: str,
+        unit: str,
+        sort: Sort,
+        cells: Cells,
+        numbers: NDArray[np.int64] | None = None,
+        decimals: int = 0,
+        additive: bool = True,
+        rows: Indices | None = None,
+    ) -> None:
+        """`rows` int64 [n] are those of `cells` and `numbers` that the column has; all of them where it is None."""
+        self.title, self.phrase, self.unit = title, phrase, unit
+        self.sort: Sort = sort
+        self.decimals, self.additive = decimals, additive
+        self._cells, self._numbers, self._rows = cells, numbers, rows
+
+    @property
+    def cells(self) -> Cells:
+        """Its cells as they are rendered."""
+        if self._rows is not None:
+            self._gather(self._rows)
+        return self._cells
+
+    @property
+    def numbers(self) -> NDArray[np.int64] | None:
+        """The numbers behind them, where there are any."""
+        if self._rows is not None:
+            self._gather(self._rows)
+        return self._numbers
+
+    def _gather(self, rows: Indices) -> None:
+        self._cells = self._cells[rows]
+        self._numbers = None if self._numbers is None else self._numbers[rows]
+        self._rows = None
 
     def text(self, value: int) -> str:
         """A number or date of this column as a cell writes it."""
@@ -37,19 +67,29 @@ class Column:
 
     def values(self) -> NDArray[np.int64]:
         """The numbers of a column that has some."""
-        assert self.numbers is not None, self.title
-        return self.numbers
+        numbers = self.numbers
+        assert numbers is not None, self.title
+        return numbers
 
     def take(self, rows: Indices) -> Column:
         """Some rows of the column, in the order given."""
-        numbers = None if self.numbers is None else self.numbers[rows]
-        return replace(self, cells=self.cells[rows], numbers=numbers)
+        return Column(
+            title=self.title,
+            phrase=self.phrase,
+            unit=self.unit,
+            sort=self.sort,
+            cells=self.cells,
+            numbers=self.numbers,
+            decimals=self.decimals,
+            additive=self.additive,
+            rows=rows,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A table of R rows; `one` and `many` are what a sentence calls its rows, `its` is the pronoun for one;
-    `key` is the number of the column that is unique."""
+    """A table of so many `rows`; `one` and `many` are what a sentence calls its rows, `its` is the pronoun for one; `key` is the number of
+    the column that is unique; `sorts` keeps what `of_sort` found."""
 
     name: str
     language: Language
@@ -58,11 +98,8 @@ class Table:
     its: str
     columns: tuple[Column, ...]
     key: int
-
-    @property
-    def rows(self) -> int:
-        """How many rows it has."""
-        return len(self.columns[0].cells)
+    rows: int
+    sorts: dict[tuple[Sort, ...], list[int]] = field(default_factory=dict[tuple[Sort, ...], list[int]], compare=False)
 
     @property
     def key_column(self) -> Column:
@@ -71,11 +108,13 @@ class Table:
 
     def take(self, rows: Indices) -> Table:
         """The table of some of its rows, in the order given."""
-        return replace(self, columns=tuple(column.take(rows) for column in self.columns))
+        return replace(self, columns=tuple([column.take(rows) for column in self.columns]), rows=len(rows))
 
     def of_sort(self, *sorts: Sort) -> list[int]:
         """The numbers of the columns of some sorts."""
-        return [i for i, column in enumerate(self.columns) if column.sort in sorts]
+        if sorts not in self.sorts:
+            self.sorts[sorts] = [i for i, column in enumerate(self.columns) if column.sort in sorts]
+        return self.sorts[sorts]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

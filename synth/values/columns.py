@@ -1,12 +1,14 @@
 """Typed columns: what a schema says of each, and its cells from arrays of uniform numbers.
 
-Every column takes two uniforms a cell, so a cell is a function of (seed, row, column, place) and of nothing drawn before it.
+Every column has two uniforms a cell of its own, so a cell is a function of (seed, row, column, place) and of nothing drawn before it; the
+second is drawn only where a column's content asks for it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -17,6 +19,8 @@ from synth.values.pools import Cells, Split, as_cells, for_split, full_names, po
 RESERVED_MAIL = ("example.com", "example.org", "example.net")
 """Domains that nobody can own (RFC 2606)."""
 CATEGORIES_FOR_TEST = 3
+SMALL = 10_000
+"""Whole numbers below this one are spelled once a process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +91,31 @@ class Day:
 Content = Key | Reference | Words | Phrases | Category | Number | Day
 
 
+def uniforms_of(content: Content) -> int:
+    """How many of its two uniforms a cell of this content takes."""
+    if isinstance(content, Words):
+        return 1 if content.pool in SINGLE else 2
+    if isinstance(content, Number):
+        return 1 if content.shape == "uniform" else 2
+    return 2 if isinstance(content, Key | Phrases) else 1
+
+
 def category_cells(content: Category, language: str, split: Split, u: NDArray[np.float64]) -> Cells:
-    """Cells whose i-th value has a weight of 1 / (i + 2): frequent and rare ones, as in life. `u` float64 [2, n]."""
+    """Cells whose i-th value has a weight of 1 / (i + 2): frequent and rare ones, as in life. `u` float64 [1 or 2, n]."""
+    values, ends = _weighted(content, language, split)
+    return values[np.minimum(np.searchsorted(ends, u[0], side="right"), len(values) - 1)]
+
+
+@lru_cache(maxsize=256)
+def _weighted(content: Category, language: str, split: Split) -> tuple[Cells, NDArray[np.float64]]:
+    """The values of a category, and where in [0, 1] the share of each ends."""
     values = as_cells(content.values(language, split))
     weights = np.cumsum(1.0 / (np.arange(len(values)) + 2))
-    return values[np.minimum(np.searchsorted(weights / weights[-1], u[0], side="right"), len(values) - 1)]
+    return values, weights / weights[-1]
 
 
 def number_values(content: Number, u: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The numbers of a column in units of their last digit, int64 [n], from `u` float64 [2, n]."""
+    """The numbers of a column in units of their last digit, int64 [n], from `u` float64 [1 or 2, n] (uniforms_of)."""
     if content.shape == "uniform":
         values = content.low + u[0] * (content.high - content.low)
     else:
@@ -118,9 +138,61 @@ def number_text(value: int, decimals: int) -> str:
     return f"{sign}{abs(value) // scale}.{abs(value) % scale:0{decimals}d}"
 
 
-def number_cells(values: NDArray[np.int64], decimals: int) -> Cells:
-    """Numbers as cells."""
-    return as_cells([number_text(value, decimals) for value in values.tolist()])
+def number_cells(content: Number, values: NDArray[np.int64]) -> Cells:
+    """The numbers of a column as cells: number_text of each."""
+    least, most = (round(bound * 10**content.decimals / content.step) for bound in (content.low, content.high))
+    if most - least < SMALL:
+        return _all_cells(content)[values // content.step - least]
+    return spelled(values, content.decimals)
+
+
+@lru_cache(maxsize=256)
+def _all_cells(content: Number) -> Cells:
+    """Every number that a column may hold."""
+    least, most = (round(bound * 10**content.decimals / content.step) for bound in (content.low, content.high))
+    return as_cells([number_text(part * content.step, content.decimals) for part in range(least, most + 1)])
+
+
+def spelled(values: NDArray[np.int64], decimals: int) -> Cells:
+    """Numbers as cells: number_text of each."""
+    if decimals and len(values) and values.min() < 0:
+        return as_cells([number_text(value, decimals) for value in values.tolist()])
+    if not decimals:
+        return _whole_cells(values)
+    whole, rest = np.divmod(values, 10**decimals)
+    return _whole_cells(whole) + _fractions(decimals)[rest]
+
+
+def _whole_cells(values: NDArray[np.int64]) -> Cells:
+    small = _small()
+    largest = int(values.max()) if len(values) else 0
+    if largest >= SMALL * 1000 or (len(values) and values.min() < 0):
+        return as_cells(list(map(str, values.tolist())))
+    if largest < SMALL:
+        return small[values]
+    thousands, rest = np.divmod(values, 1000)
+    cells = small[thousands] + _three_digits()[rest]
+    few = np.flatnonzero(thousands == 0)
+    cells[few] = small[values[few]]
+    return cells
+
+
+@lru_cache(maxsize=1)
+def _small() -> Cells:
+    """0, 1, … as texts."""
+    return as_cells(list(map(str, range(SMALL))))
+
+
+@lru_cache(maxsize=1)
+def _three_digits() -> Cells:
+    """000 to 999."""
+    return as_cells([f"{number:03d}" for number in range(1000)])
+
+
+@lru_cache(maxsize=4)
+def _fractions(decimals: int) -> Cells:
+    """What stands behind a whole number: .00 to .99 for two decimals."""
+    return as_cells([f".{part:0{decimals}d}" for part in range(10**decimals)])
 
 
 def day_values(content: Day, u: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -134,43 +206,58 @@ def day_text(value: int) -> str:
     return date.fromordinal(value).isoformat()
 
 
-def day_cells(values: NDArray[np.int64]) -> Cells:
-    """Days as cells."""
-    return as_cells([day_text(value) for value in values.tolist()])
+def day_cells(content: Day, values: NDArray[np.int64]) -> Cells:
+    """Days from the content's first to its last as cells: day_text of each."""
+    return _days(content)[values - content.first.toordinal()]
+
+
+@lru_cache(maxsize=64)
+def _days(content: Day) -> Cells:
+    """Every day that a column may hold."""
+    return as_cells([day_text(day) for day in range(content.first.toordinal(), content.last.toordinal() + 1)])
 
 
 def phrase_cells(content: Phrases, language: str, split: Split, u: NDArray[np.float64]) -> Cells:
     """Text of two parts; the first parts of the splits are disjoint."""
+    ours, second = _halves(content, language, split)
+    return ours[(u[0] * len(ours)).astype(np.int64)] + second[(u[1] * len(second)).astype(np.int64)]
+
+
+@lru_cache(maxsize=64)
+def _halves(content: Phrases, language: str, split: Split) -> tuple[Cells, Cells]:
+    """The first parts of a split with the joint behind them, and the second parts."""
     first, second, joint = content.chinese if language == "zh" else content.english
-    ours = as_cells(for_split(first, split))
-    return ours[(u[0] * len(ours)).astype(np.int64)] + joint + as_cells(second)[(u[1] * len(second)).astype(np.int64)]
+    return as_cells(for_split(first, split)) + joint, as_cells(second)
 
 
 def word_cells(content: Words, locale: str, split: Split, u: NDArray[np.float64]) -> Cells:
     """Text from the locale's pools."""
-    a, b = ((u[i] * 2**40).astype(np.int64) for i in (0, 1))
+    a = (u[0] * 2**40).astype(np.int64)
+    if content.pool in SINGLE:
+        words = pool(locale, split, "street_name" if content.pool == "street" else content.pool)
+        return words[a % len(words)]
+    b = (u[1] * 2**40).astype(np.int64)
     if content.pool == "person":
         return full_names(locale, split, a, b)
-    if content.pool in ("email", "host"):
+    if content.pool == "email":
         users = pool("en_US", split, "user_name")
-        domains = as_cells(RESERVED_MAIL)
-        if content.pool == "email":
-            return users[a % len(users)] + "@" + domains[b % len(domains)]
+        return users[a % len(users)] + MAIL_ENDS[b % len(MAIL_ENDS)]
+    if content.pool == "host":
         hosts = pool("en_US", split, "last_name")
-        return as_cells(
-            [f"{h.lower()}-{n:02d}.example.net" for h, n in zip(hosts[a % len(hosts)], b % 97, strict=True)]
-        )
-    if content.pool == "team":
-        return _teams(locale, split, a, b)
-    words = pool(locale, split, "street_name" if content.pool == "street" else content.pool)
-    return words[a % len(words)]
+        return as_cells([name.lower() for name in hosts[a % len(hosts)].tolist()]) + HOST_ENDS[b % len(HOST_ENDS)]
+    return _teams(locale, split, a, b)
 
 
+SINGLE = ("city", "company", "street")
+"""Words that stand by themselves; the others are put together of two."""
+MAIL_ENDS = as_cells([f"@{domain}" for domain in RESERVED_MAIL])
+HOST_ENDS = as_cells([f"-{number:02d}.example.net" for number in range(97)])
 ENGLISH_TEAMS = ("United", "Rovers", "City", "Athletic", "Wanderers", "Town")
 CHINESE_TEAMS = ("联队", "猛虎", "飞鹰", "雄狮", "海豚", "流星")
+ENGLISH_CLUBS, CHINESE_CLUBS = as_cells([f" {name}" for name in ENGLISH_TEAMS]), as_cells(CHINESE_TEAMS)
 
 
 def _teams(locale: str, split: Split, a: NDArray[np.int64], b: NDArray[np.int64]) -> Cells:
     chinese = locale == "zh_CN"
-    towns, clubs = pool(locale, split, "city"), as_cells(CHINESE_TEAMS if chinese else ENGLISH_TEAMS)
-    return towns[a % len(towns)] + ("" if chinese else " ") + clubs[b % len(clubs)]
+    towns, clubs = pool(locale, split, "city"), CHINESE_CLUBS if chinese else ENGLISH_CLUBS
+    return towns[a % len(towns)] + clubs[b % len(clubs)]

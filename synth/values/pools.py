@@ -57,9 +57,10 @@ def _words(locale: str, name: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=512)
-def pool(locale: str, split: Split, name: str) -> Cells:
-    """The words of one Faker provider (`city`, `company`, …) in one split: distinct strings; those of the two splits are disjoint."""
-    return as_cells(for_split(_words(locale, name), split))
+def pool(locale: str, split: Split, name: str, after: str = "") -> Cells:
+    """The words of one Faker provider (`city`, `company`, …) in one split, with `after` behind each: distinct strings; those of the two
+    splits are disjoint."""
+    return as_cells([word + after for word in for_split(_words(locale, name), split)])
 
 
 def for_split(words: tuple[str, ...], split: Split) -> tuple[str, ...]:
@@ -70,10 +71,15 @@ def for_split(words: tuple[str, ...], split: Split) -> tuple[str, ...]:
 
 def full_names(locale: str, split: Split, first: NDArray[np.int64], last: NDArray[np.int64]) -> Cells:
     """Names of people from indices int64 [n] (taken modulo the pools' sizes), in the order that the language writes them."""
-    firsts, lasts = pool(locale, split, "first_name"), pool(locale, split, "last_name")
-    given, family = firsts[first % len(firsts)], lasts[last % len(lasts)]
-    between = FAMILY_NAME_FIRST.get(locale.partition("_")[0])
-    return given + " " + family if between is None else family + between + given
+    language = locale.partition("_")[0]
+    if language in FAMILY_NAME_FIRST:
+        families, givens = (
+            pool(locale, split, "last_name", FAMILY_NAME_FIRST[language]),
+            pool(locale, split, "first_name"),
+        )
+        return families[last % len(families)] + givens[first % len(givens)]
+    givens, families = pool(locale, split, "first_name", " "), pool(locale, split, "last_name")
+    return givens[first % len(givens)] + families[last % len(families)]
 
 
 def as_cells(texts: tuple[str, ...] | list[str]) -> Cells:

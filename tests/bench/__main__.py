@@ -46,6 +46,7 @@ ROWS = (
     "machinery",
     "memory",
     "previews",
+    "rest",
     "loader",
 )
 LONG_ROWS = ("sustained",)
@@ -79,7 +80,19 @@ def versions() -> dict[str, str]:
 
 def rows(folder: Path, *, short: bool, rounds: int) -> Mapping[str, Callable[[], Iterator[Result]]]:
     """The rows of the table by name. Imported here, when the number of threads is settled."""
-    from tests.bench import alignment, bins, chunks, limits, loaders, machinery, measure, needles, previews, tables
+    from tests.bench import (
+        alignment,
+        bins,
+        chunks,
+        limits,
+        loaders,
+        machinery,
+        measure,
+        needles,
+        previews,
+        rest,
+        tables,
+    )
 
     return {
         "machine": lambda: limits.results(folder, short=short, rounds=rounds),
@@ -92,6 +105,7 @@ def rows(folder: Path, *, short: bool, rounds: int) -> Mapping[str, Callable[[],
         "machinery": lambda: machinery.results(folder / "machinery", short=short, rounds=rounds),
         "memory": lambda: machinery.memory(folder / "memory", short=short),
         "sustained": lambda: machinery.sustained(folder / "sustained", short=short, rounds=rounds),
+        "rest": lambda: rest.results(folder / "rest", short=short, rounds=rounds),
         "previews": lambda: previews.results(folder / "previews", short=short),
         "loader": lambda: loaders.results(folder / "loader", short=short, rounds=rounds),
     }

@@ -33,7 +33,22 @@ def skipped(batch: list[list[int]], draws: random.Random) -> dict[str, list[Any]
     return {"input_ids": rows, "labels": rows, "position_ids": positions}
 
 
-def with_datasets(path: Path, encode: Callable[[list[Messages]], list[list[int]]]) -> int:
+Encode = Callable[[list[Messages]], list[list[int]]]
+
+
+def ids_by(reference: Any) -> Encode:
+    """Conversations to ids as users of transformers write it."""
+    return lambda batch: reference.apply_chat_template(
+        batch, tokenize=True, return_dict=False, truncation=True, max_length=LONGEST
+    )
+
+
+def fast_ids_by(reference: Any) -> Encode:
+    """The same with the template rendered first and fastokens behind it."""
+    return lambda batch: [ids[:LONGEST] for ids in builds.flat(reference.apply_chat_template(batch, tokenize=False))]
+
+
+def with_datasets(path: Path, encode: Encode, processes: int | None = None) -> int:
     """datasets' map over conversations, then its map over ids, into Parquet; labels are the ids, prompts included."""
     draws = random.Random(0)
     with builds.folder() as out:
@@ -41,6 +56,7 @@ def with_datasets(path: Path, encode: Callable[[list[Messages]], list[list[int]]
         mapped = rows.map(
             lambda batch: skipped(encode(batch["messages"]), draws),
             batched=True,
+            num_proc=processes,
             remove_columns=rows.column_names,
             new_fingerprint="bench",  # the cache is thrown away; a function made here has no name to be cached by
         )
@@ -76,16 +92,7 @@ def race(folder: Path, *, short: bool) -> Race:
     path = folder / "conversations.jsonl"
     builds.conversations(path, 600_000 if short else 12_000_000)
     spec = {"kind": "skipalign", "source": {"path": str(path)}, "max_position": WINDOW, "max_length": LONGEST}
-    reference, fast = AutoTokenizer.from_pretrained(str(BUILTIN)), builds.fast_tokenizer()
-
-    def by_reference(batch: list[Messages]) -> list[list[int]]:
-        return reference.apply_chat_template(
-            batch, tokenize=True, return_dict=False, truncation=True, max_length=LONGEST
-        )
-
-    def by_fast(batch: list[Messages]) -> list[list[int]]:
-        texts = reference.apply_chat_template(batch, tokenize=False)
-        return [ids[:LONGEST] for ids in builds.flat(fast, texts)]
+    reference = AutoTokenizer.from_pretrained(str(BUILTIN))
 
     return Race(
         title="`skipalign`, conversations of about 870 tokens",
@@ -100,12 +107,15 @@ def race(folder: Path, *, short: bool) -> Race:
             ),
             Contender(
                 name="datasets' `map`, `apply_chat_template`, positions PoSE's way",
-                work=lambda: with_datasets(path, by_reference),
+                work=lambda: with_datasets(path, ids_by(reference)),
                 aim=25,
                 note="prompts are trained too; one process, for more only add processor time",
             ),
             Contender(
-                name="the same with fastokens", work=lambda: with_datasets(path, by_fast), aim=2, note="likewise"
+                name="the same with fastokens",
+                work=lambda: with_datasets(path, fast_ids_by(reference)),
+                aim=2,
+                note="likewise",
             ),
         ],
     )

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from packing.dataset.manifest import Manifest
-from packing.dataset.writer import PAGE_BYTES, ZSTD_LEVEL, encodings
+from packing.dataset.writer import encodings
 from packing.tokenizers import BUILTIN
 from service.commands.specs import take_in_sources
 from service.engine.executor import InlineExecutor
@@ -115,14 +116,15 @@ def rows_of(out: Path, manifest: Manifest) -> pa.Table:
     return pa.concat_tables(pq.read_table(out / file.path) for file in manifest.files)
 
 
+@cache
 def fast_tokenizer() -> fastokens.Tokenizer:
     """fastokens over the builtin vocabulary."""
     return fastokens.Tokenizer.from_file(str(BUILTIN / "tokenizer.json"))
 
 
-def flat(fast: fastokens.Tokenizer, texts: list[str]) -> list[list[int]]:
-    """Ids as lists, as datasets' map wants them, by way of fastokens' flat buffers."""
-    ids, offsets = fast.encode_batch_flat(texts)
+def flat(texts: list[str]) -> list[list[int]]:
+    """Ids as lists, as datasets' map wants them, by way of fastokens' flat buffers. No tokenizer travels: every process has its own."""
+    ids, offsets = fast_tokenizer().encode_batch_flat(texts)
     bounds = np.frombuffer(offsets, np.uint64)[1:-1].astype(int)
     return [part.tolist() for part in np.split(np.frombuffer(ids, np.uint32), bounds)]
 
@@ -146,14 +148,7 @@ def floor(path: Path, texts_of: Callable[[pl.DataFrame], list[str]], **fields: A
         return tokens
 
     def write() -> int:
-        pq.write_table(
-            rows,
-            io.BytesIO(),
-            compression="zstd",
-            compression_level=ZSTD_LEVEL,
-            data_page_size=PAGE_BYTES,
-            **options,
-        )
+        pq.write_table(rows, io.BytesIO(), **options)
         return tokens
 
     return {"reading": read, "tokenising": tokenise, "writing": write}

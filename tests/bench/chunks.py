@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import datasets
 from transformers import AutoTokenizer
@@ -16,13 +17,22 @@ from tests.bench.measure import Contender, Race
 LENGTH = 32_768
 
 
-def with_datasets(path: Path, encode: Callable[[list[str]], list[list[int]]]) -> int:
+Encode = Callable[[list[str]], list[list[int]]]
+
+
+def ids_by(reference: Any) -> Encode:
+    """Texts to ids as users of transformers write it."""
+    return lambda texts: reference(texts)["input_ids"]
+
+
+def with_datasets(path: Path, encode: Encode, processes: int | None = None) -> int:
     """datasets' map, then chunks in two rounds until a row is full, as lists, into Parquet."""
     with builds.folder() as out:
         rows = datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=str(out / "cache"))
         mapped = rows.map(
             lambda batch: {"ids": encode(batch["text"])},
             batched=True,
+            num_proc=processes,
             remove_columns=rows.column_names,
             new_fingerprint="bench",  # the cache is thrown away; a function made here has no name to be cached by
         )
@@ -48,7 +58,7 @@ def race(folder: Path, *, short: bool) -> Race:
     path = folder / "corpus.jsonl"
     builds.documents(path, 600_000 if short else 12_000_000)
     spec = {"kind": "cip", "source": {"path": str(path)}, "sequence_length": LENGTH}
-    reference, fast = AutoTokenizer.from_pretrained(str(BUILTIN)), builds.fast_tokenizer()
+    reference = AutoTokenizer.from_pretrained(str(BUILTIN))
     return Race(
         title=f"`cip`, rows of {LENGTH:,} tokens",
         unit="tokens",
@@ -58,12 +68,12 @@ def race(folder: Path, *, short: bool) -> Race:
             Contender(name="Longweave", work=lambda: builds.tokens_of_build(**spec), note="source to manifest"),
             Contender(
                 name="Hugging Face datasets and tokenizers, a plain loop",
-                work=lambda: with_datasets(path, lambda texts: reference(texts)["input_ids"]),
+                work=lambda: with_datasets(path, ids_by(reference)),
                 aim=25,
             ),
             Contender(
                 name="the same with fastokens",
-                work=lambda: with_datasets(path, lambda texts: builds.flat(fast, texts)),
+                work=lambda: with_datasets(path, builds.flat),
                 aim=2,
             ),
         ],

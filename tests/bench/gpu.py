@@ -1,287 +1,251 @@
-"""`python -m tests.bench.gpu`: the worker beside the Hugging Face Trainer on one GPU, one table.
+"""`python -m tests.bench.gpu`: the worker beside the Hugging Face Trainer on one GPU, one table; then SkipAlign's comparison.
 
-    python -m tests.bench.gpu                 # CUDA; at most --minutes
+    python -m tests.bench.gpu                 # CUDA; nothing is begun after nine minutes
+    python -m tests.bench.gpu --parts speed   # the table without the recipe and the stretch, which are parts too
     python -m tests.bench.gpu --rehearse      # tiny shapes, on whatever there is: the same lines of code
 
-Llama shapes of 0.5 B and 1 B parameters with random weights train on rows of one sequence of 4,096, 32,768 and 131,072 tokens,
-every token a target: ours by `training.loop.train` as a user's run, the Trainer in bfloat16 with flash attention where flash_attn
-is installed, else sdpa. It needs torch, pyarrow, transformers, numpy, pyyaml and, for the Trainer, accelerate: data and models are
-made by the script. A run that does not fit says so, and so does one that time did not allow.
+Llama shapes of 0.5 B and 1 B parameters with random weights are trained in full, every token but a sample's first a target, on
+rows of 4,096 tokens packed of several samples and on rows of one sequence of 32,768, 131,072 and 524,288 tokens: ours by
+`training.loop.train` as a user's run, the Trainer on samples of the same lengths, by flash attention where flash_attn is
+installed, else sdpa. What is worth most comes first. Every run is a process of its own; one that does not fit says so, and so does
+one that time did not allow.
+
+The recipe is examples/recipes/skipalign.py: from the model in --model where there is one, else from the preset `tiny`, drawn
+at random. Its datasets must lie in --recipe where the service is not installed: --datasets-only makes them. All needs torch,
+pyarrow, transformers, numpy, pyyaml and, for the Trainer, accelerate; heat maps are PNG with matplotlib.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import importlib.util
-import statistics
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, Trainer, TrainerCallback, TrainingArguments
 
-from packing.dataset.manifest import NAME, DataFile, Manifest
-from packing.dataset.schema import SKIPALIGN
-from packing.dataset.writer import write_shard
-from training.config import parse_config
-from training.errors import TrainingError
-from training.flops import peak_flops, work_of
-from training.loop import train
+from tests.bench.gpu_tasks import RECIPE_AFTER, Task, as_words, tasks
+from training.flops import CONVENTION, peak_flops
 
-STEPS, WARM = 6, 2
-"""Steps of a run, and how many of the first are not counted."""
+ROOT = Path(__file__).parents[2]
+LEAST_MFU, LEAST_RATIO = 0.45, 1.3
+PARTS = ("speed", "recipe", "stretch")
+LATE, FAILED = "time was up", "failed"
+GRACE = 45.0
+"""Seconds after which a run that was begun in time is ended."""
 
-
-class EnoughError(Exception):
-    """Ends one of our runs once its last step is recorded: a benchmark wants no checkpoint."""
+Found = dict[str, Any]
+Start = Callable[[Task, float], Found]
+"""Runs a task within so many seconds: what gpu_runs found, or `why_not`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """A Llama's sizes; heads of `size` dimensions."""
+def in_a_child(task: Task, seconds: float) -> Found:
+    """A task in a process of its own."""
+    command = [sys.executable, "-m", "tests.bench.gpu_runs", as_words(task)]
+    return last_line(command, seconds)
 
-    name: str
-    hidden: int
-    inner: int
-    layers: int
-    heads: int
-    key_heads: int
-    vocabulary: int
 
-    def config(self, window: int) -> LlamaConfig:
-        """The shape with a window of so many positions."""
-        return LlamaConfig(
-            vocab_size=self.vocabulary,
-            hidden_size=self.hidden,
-            intermediate_size=self.inner,
-            num_hidden_layers=self.layers,
-            num_attention_heads=self.heads,
-            num_key_value_heads=self.key_heads,
-            max_position_embeddings=window,
-            rope_parameters={"rope_type": "default", "rope_theta": 500_000.0},
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=None,
+def last_line(command: Sequence[str], seconds: float) -> Found:
+    """The JSON that a command's last line is; `why_not` where it ended badly or was ended after so many seconds."""
+    out, why_not = ended(command, seconds)
+    return {"why_not": why_not} if why_not else json.loads(out.splitlines()[-1])
+
+
+def ended(command: Sequence[str], seconds: float) -> tuple[str, str]:
+    """What a command said on stdout, and why it is not to be used: it ended badly, or was ended after so many seconds with
+    all that it had started."""
+    more = {"PYTHONPATH": str(ROOT), "PYTORCH_ALLOC_CONF": "expandable_segments:True"}
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | more,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # of its own session: nobody else's processes are in it
+            return "", LATE
+    last = (err.strip().splitlines() or ["without a word"])[-1][:200]
+    return out, f"{FAILED}: {last}" if process.returncode else ""
+
+
+@dataclass(slots=True)
+class Bench:
+    """The table as it grows, and the time there is."""
+
+    minutes: float
+    start: Start = in_a_child
+    began: float = field(default_factory=time.monotonic)
+    results: list[tuple[Task, Found]] = field(default_factory=list[tuple[Task, Found]])
+
+    @property
+    def left(self) -> float:
+        """Seconds in which something may still be begun; 0 where none are left."""
+        return max(0.0, 60 * self.minutes - (time.monotonic() - self.began))
+
+    def run(self, task: Task) -> None:
+        """Run a task if there is time, and print its line."""
+        found = self.start(task, self.left + GRACE) if self.left else {"why_not": LATE}
+        self.results.append((task, found))
+        print(self.line(task, found), flush=True)
+
+    def of(self, who: str, shape: str, row: int) -> Found:
+        """What was found for a run; empty where it has no figures."""
+        same = (f for t, f in self.results if (t.who, t.shape, t.row) == (who, shape, row))
+        found = next(same, {})
+        return {} if "why_not" in found else found
+
+    def ratio(self, shape: str, row: int) -> float | None:
+        """Our tokens a second over the Trainer's, where both were measured."""
+        ours, theirs = (self.of(who, shape, row).get("tokens_per_second") for who in ("ours", "Trainer"))
+        return ours / theirs if ours and theirs else None
+
+    def line(self, task: Task, found: Found) -> str:
+        """A line of the table."""
+        rows = f"{task.row:,}" + (f", packed of about {task.row / task.sample:.0f} samples" if task.sample else "")
+        start = f"| {task.shape} | {rows} | {task.who} "
+        if why := found.get("why_not"):
+            return f"{start}| {why} | | | | |"
+        share, memory = mfu(found), found["memory"]
+        ratio = self.ratio(task.shape, task.row) if task.who == "Trainer" else None
+        return (
+            f"{start}| {found['tokens_per_second']:,.0f} | {'none' if share is None else f'{share:.1%}'} | "
+            f"{'none' if memory is None else f'{memory / 2**30:.1f} GiB'} | {'' if ratio is None else f'{ratio:.2f} times'} | "
+            f"{found['attention']}{', layers again' if task.checkpointing else ''}"
+            f"{', their inputs on the CPU' if task.offload else ''}"
+            f"{f', MLPs by {task.mlp_chunk:,}' if task.mlp_chunk and task.who == 'ours' else ''} |"
         )
 
-    def flops_per_token(self, length: int) -> float:
-        """6·(N_blocks + V·d) + 6·L·d·Σlen²/Σlen for sequences of one length, every token a target (training.flops)."""
-        with torch.device("meta"):
-            work = work_of(AutoModelForCausalLM.from_config(self.config(length)))
-        return work.of(length, length, length * length) / length
+    def aims(self) -> list[str]:
+        """What was aimed at, and what came of it."""
+        packed = next((task.row for task, _ in self.results if task.sample), 0)
+        shapes = sorted({task.shape for task, _ in self.results if task.sample})
+        found = [
+            aim(f"MFU at packed {packed:,} with {shape}", mfu(self.of("ours", shape, packed)), LEAST_MFU, ".1%")
+            for shape in shapes
+        ]
+        found += [
+            aim(f"times the Trainer at packed {packed:,} with {shape}", self.ratio(shape, packed), LEAST_RATIO, ".2f")
+            for shape in shapes
+        ]
+        for task, result in self.results:
+            if task.who == "ours" and task.mlp_chunk and task.shape != "0.5B":
+                state = result.get("why_not") or f"done, {result['tokens_per_second']:,.0f} tokens/s"
+                found.append(f"{task.shape} in full at {task.row:,} real tokens on one card: {state}")
+        return found
 
 
-SHAPES = (
-    Shape(name="0.5B", hidden=1280, inner=3840, layers=24, heads=20, key_heads=4, vocabulary=32_768),
-    Shape(name="1B", hidden=2048, inner=8192, layers=16, heads=32, key_heads=8, vocabulary=32_768),
-)
-REHEARSED = (Shape(name="tiny", hidden=32, inner=64, layers=2, heads=2, key_heads=1, vocabulary=64),)
+def mfu(found: Found) -> float | None:
+    """The share of the card's peak, where both are known."""
+    peak = peak_flops(found["device"]) if found else None
+    return found["flops_per_second"] / peak if peak else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """Tokens a second (the median step), and the most memory allocated in bytes (None without CUDA)."""
+def aim(what: str, value: float | None, least: float, form: str) -> str:
+    """A sentence on an aim."""
+    if value is None:
+        return f"{what}: not measured (aim: at least {least:{form}})"
+    return f"{what}: {value:{form}}, aim of at least {least:{form}} {'reached' if value >= least else 'missed'}"
 
-    rate: float
-    memory: int | None
+
+RECIPE_DATA = ("normal", "packed", "skipalign", "probes")
 
 
-def write_rows(folder: Path, *, rows: int, length: int, vocabulary: int) -> Path:
-    """A dataset of rows of one sequence each, random ids, every token but the first a target."""
-    rng = np.random.default_rng(0)
-    (folder / "data").mkdir(parents=True)
-
-    def batch() -> pa.RecordBatch:
-        ids = rng.integers(0, vocabulary, size=length, dtype=np.int32)
-        labels = ids.copy()
-        labels[0] = -100
-        row: dict[str, Any] = {
-            "input_ids": ids,
-            "labels": labels,
-            "position_ids": np.arange(length, dtype=np.int32),
-            "seq_lengths": [length],
-            "blocks": [],
-            "skipped": False,
-            "reasons": [""],
-            "source_ids": ["random"],
-            "n_tokens": length,
-        }
-        return pa.RecordBatch.from_pylist([row], schema=SKIPALIGN)
-
-    path = "data/train-00000-of-00001.parquet"
-    with (folder / path).open("wb") as sink:
-        written = write_shard((batch() for _ in range(rows)), SKIPALIGN, sink)
-    names = ("bytes", "rows", "tokens", "sha256", "content_sha256")
-    file = DataFile(path=path, split="train", **{name: getattr(written, name) for name in names})
-    manifest = Manifest(
-        kind="skipalign",
-        name="random tokens",
-        spec={},
-        fingerprint="0" * 64,
-        versions={},
-        tokenizer={"name": "none", "sha256": "0" * 64, "vocab_size": vocabulary},
-        inputs=[],
-        files=(file,),
-        documents=(),
-        counts={},
-        skipped_inputs={},
+def recipe(folder: Path, model: Path, out: Path, *, steps: int, seconds: float) -> str:
+    """Run SkipAlign's comparison within so many seconds and copy what it leaves into `out`; what is to be said of it."""
+    there = all((folder / "data" / name / "manifest.json").exists() for name in RECIPE_DATA)
+    if not there and importlib.util.find_spec("pydantic") is None:
+        return (
+            f"recipe: {folder} lacks its datasets, and the service that makes them is not installed here: make them elsewhere "
+            "by examples/recipes/skipalign.py --datasets-only"
+        )
+    if not seconds:
+        return f"recipe: {LATE}"
+    start = ["--model", str(model)] if (model / "config.json").exists() else ["--tiny"]
+    whose = (
+        f"the model in {model}" if start[0] == "--model" else f"the preset tiny, drawn at random ({model} is not there)"
     )
-    (folder / NAME).write_bytes(manifest.to_bytes())
-    return folder
+    script = ROOT / "examples" / "recipes" / "skipalign.py"
+    command = [sys.executable, str(script), *start, "--out", str(folder), "--steps", str(steps)]
+    _, why_not = ended(command, seconds + GRACE)
+    if why_not:
+        return f"recipe, from {whose}: {why_not}" + ("; the same command goes on with it" if why_not == LATE else "")
+    for name in ("needles.png", "needles.vl.json", "runs.json", "runs.md"):
+        if (folder / name).exists():
+            shutil.copyfile(folder / name, out / f"recipe-{name}")
+    table = (folder / "runs.md").read_text(encoding="utf-8").rpartition("\n\n")[0]
+    return f"recipe: SkipAlign's comparison, {steps} steps a run, from {whose}\n\n{table}\n\nheat maps: {out}/recipe-needles.png"
 
 
-def ours(model: Path, data: Path, *, row_tokens: int, rows: int, run: Path) -> list[float]:
-    """Seconds of each of our steps."""
-    seconds: list[float] = []
-    config = parse_config(
-        {
-            "model": {"path": str(model)},
-            "data": {"source": str(data)},
-            "batch": {"row_tokens": row_tokens, "tokens_per_step": row_tokens * rows},
-            "optimizer": {"lr": 1e-5, "warmup": 1},
-            "steps": STEPS + 1,
-            "checkpoint": {"dir": str(run), "every": STEPS + 1},
-        }
-    )
-
-    def record(metrics: dict[str, Any]) -> None:
-        seconds.append(metrics["tokens"] / metrics["tokens_per_second"])
-        if metrics["step"] == STEPS:
-            raise EnoughError
-
-    try:
-        train(config, say=lambda _: None, record=record)
-    except EnoughError:
-        return seconds
-    message = f"the run ended after {len(seconds)} steps"
-    raise TrainingError(message)
-
-
-class Clock(TrainerCallback):
-    """Seconds of each of the Trainer's steps, the GPU's work included."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-        self.began = 0.0
-
-    def on_step_begin(self, *arguments: Any, **options: Any) -> None:
-        self.began = now()
-
-    def on_step_end(self, *arguments: Any, **options: Any) -> None:
-        self.seconds.append(now() - self.began)
-
-
-def now() -> float:
-    """The time once the GPU has done what it was given."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def trainers(model: Path, *, row_tokens: int, rows: int, run: Path, vocabulary: int) -> list[float]:
-    """Seconds of each step of the Hugging Face Trainer on the same sizes."""
-    cuda = torch.cuda.is_available()
-    flash = cuda and importlib.util.find_spec("flash_attn") is not None
-    network = AutoModelForCausalLM.from_pretrained(
-        model, local_files_only=True, dtype=torch.float32, attn_implementation="flash_attention_2" if flash else "sdpa"
-    )
-    ids = torch.from_numpy(np.random.default_rng(0).integers(0, vocabulary, size=(rows * STEPS, row_tokens)))
-    clock = Clock()
-    arguments = TrainingArguments(
-        output_dir=str(run),
-        per_device_train_batch_size=1,
-        gradient_accumulation_steps=rows,
-        max_steps=STEPS,
-        bf16=cuda,
-        use_cpu=not cuda,
-        save_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        logging_strategy="no",
-    )
-    Trainer(
-        network, arguments, train_dataset=[{"input_ids": row, "labels": row} for row in ids], callbacks=[clock]
-    ).train()
-    return clock.seconds
-
-
-def measured(run: Callable[[], list[float]], tokens: int) -> Measured | str:
-    """A run's figures, or why it has none."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-    try:
-        seconds = run()
-    except (torch.OutOfMemoryError, TrainingError) as error:
-        if isinstance(error, TrainingError) and not isinstance(error.__cause__, torch.OutOfMemoryError):
-            raise
-        return "does not fit"
-    memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
-    return Measured(rate=tokens / statistics.median(seconds[WARM:]), memory=memory)
-
-
-def line(shape: Shape, length: int, who: str, found: Measured | str, beside: Measured | str | None) -> str:
-    """A line of the table; `beside` is ours, on a peer's line."""
-    start = f"| {shape.name} | {length:,} | {who} "
-    if isinstance(found, str):
-        return f"{start}| {found} | | | |"
-    peak = peak_flops(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
-    mfu = f"{found.rate * shape.flops_per_token(length) / peak:.1%}" if peak else "none"
-    memory = f"{found.memory / 2**30:.1f} GiB" if found.memory is not None else "none"
-    ratio = f"{beside.rate / found.rate:.2f} times" if isinstance(beside, Measured) else ""
-    return f"{start}| {found.rate:,.0f} | {mfu} | {memory} | {ratio} |"
-
-
-def main(words: list[str] | None = None) -> None:
-    """Print the table."""
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description="the worker beside the Hugging Face Trainer on one GPU")
     parser.add_argument("--rehearse", action="store_true", help="tiny shapes, on a CPU too: not for figures")
-    parser.add_argument("--minutes", type=float, default=9.0, help="no run is begun after so many minutes (default 9)")
+    parser.add_argument("--minutes", type=float, default=9.0, help="nothing is begun after so many minutes (default 9)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=[*PARTS])
+    parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder for the table and the heat maps")
+    parser.add_argument("--model", type=Path, default=Path("runs/smollm2"), help="the recipe's model")
+    parser.add_argument(
+        "--recipe", type=Path, default=Path("runs/skipalign"), help="the recipe's folder, with its datasets"
+    )
+    parser.add_argument("--recipe-steps", type=int, default=30, help="steps of each of its three runs (default 30)")
     options = parser.parse_args(words)
     if not (options.rehearse or torch.cuda.is_available()):
         parser.exit(1, "no CUDA device is at hand: --rehearse runs the script without one\n")
-    began = time.perf_counter()
-    shapes, lengths, step = (REHEARSED, (32, 64), 64) if options.rehearse else (SHAPES, (4096, 32_768, 131_072), 32_768)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    print(f"{device}, torch {torch.__version__}; medians of {STEPS - WARM} steps after {WARM}")
-    print("MFU: 6·(N_blocks + V·d) + 6·L·d·Σlen²/Σlen FLOPs a token over the card's dense bfloat16 peak\n")
-    print("| shape | tokens of a row | who | tokens/s | MFU | peak memory | ours is |\n|---|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory(prefix="longweave-gpu-") as name:
-        for shape in shapes:
-            folder = Path(name) / shape.name
-            torch.manual_seed(0)
-            AutoModelForCausalLM.from_config(shape.config(max(lengths)), dtype=torch.float32).save_pretrained(folder)
-            for length in lengths:
-                _race(shape, folder, length, rows=max(1, step // length), late=lambda: _late(began, options.minutes))
+    return options
 
 
-def _late(began: float, minutes: float) -> bool:
-    return time.perf_counter() - began > 60 * minutes
+def main(words: Sequence[str] | None = None, *, start: Start = in_a_child) -> int:
+    """Print the table, write it to gpu.md and gpu.json; 1 where a run failed for another reason than room or time."""
+    options = arguments(words)
+    options.out.mkdir(parents=True, exist_ok=True)
+    bench = Bench(options.minutes, start)
+    head = [
+        f"torch {torch.__version__}; medians of the steps after the first one or two (524,288: the one step); random weights, "
+        "all of them trained",
+        f"MFU: {CONVENTION}",
+        "",
+        "| shape | tokens of a row | who | tokens/s | MFU | peak memory | ours is | attention |\n|---|---|---|---|---|---|---|---|",
+    ]
+    print("\n".join(head), flush=True)
+    said: list[str] = []
 
+    def do_recipe() -> None:
+        if "recipe" in options.parts:
+            steps = min(2, options.recipe_steps) if options.rehearse else options.recipe_steps
+            said.append(recipe(options.recipe, options.model, options.out, steps=steps, seconds=bench.left))
 
-def _race(shape: Shape, model: Path, length: int, *, rows: int, late: Callable[[], bool]) -> None:
-    """Ours and the Trainer's lines for one shape and length."""
-    data = write_rows(model / f"data-{length}", rows=rows * (STEPS + 1), length=length, vocabulary=shape.vocabulary)
-    runs: dict[str, Callable[[], list[float]]] = {
-        "ours": lambda: ours(model, data, row_tokens=length, rows=rows, run=model / f"ours-{length}"),
-        "Trainer": lambda: trainers(
-            model, row_tokens=length, rows=rows, run=model / f"trainer-{length}", vocabulary=shape.vocabulary
-        ),
-    }
-    first: Measured | str | None = None
-    for who, run in runs.items():
-        found = "time was up" if late() else measured(run, length * rows)
-        print(line(shape, length, who, found, first), flush=True)
-        first = found
+    with tempfile.TemporaryDirectory(prefix="longweave-gpu-") as folder:
+        *speed, stretch = tasks(folder, rehearse=options.rehearse)
+        speed = speed if "speed" in options.parts else []
+        for task in speed[:RECIPE_AFTER]:
+            bench.run(task)
+        do_recipe()
+        for task in [*speed[RECIPE_AFTER:], *([stretch] if "stretch" in options.parts else [])]:
+            bench.run(task)
+    devices = sorted({found["device"] for _, found in bench.results if "device" in found})
+    after = [f"device: {', '.join(devices) or 'none was asked'}", *(bench.aims() if bench.results else []), *said]
+    print("\n" + "\n".join(after), flush=True)
+    lines = [bench.line(task, found) for task, found in bench.results]
+    (options.out / "gpu.md").write_text("\n".join([*head, *lines, "", *after]) + "\n", encoding="utf-8")
+    kept = [json.loads(as_words(replace(task, folder=""))) | found for task, found in bench.results]
+    (options.out / "gpu.json").write_text(json.dumps({"runs": kept, "said": after}, indent=1) + "\n", encoding="utf-8")
+    return int(any(FAILED in line for line in [*lines, *said]))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,45 +12,20 @@ import numpy as np
 
 from tests.bench import builds
 from tests.bench.measure import Result
+from tests.bench.served import served, upload
 
 WANTED_SECONDS = 0.1
 
 
 def results(folder: Path, *, short: bool) -> Iterator[Result]:
     """The median and the 95th percentile of every kind that has a preview, by the wall's clock."""
-    folder.mkdir()
     texts, talks = folder / "texts.jsonl", folder / "talks.jsonl"
-    builds.documents(texts, 400_000 if short else 32_000_000)
-    builds.conversations(talks, 400_000 if short else 32_000_000)
-    command = [
-        sys.executable,
-        "-m",
-        "service.cli",
-        "api",
-        "--json",
-        "--port",
-        "0",
-        "--data-dir",
-        str(folder / "service"),
-    ]
-    told = (folder / "log").open("w")
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=told, text=True)
-    try:
-        assert server.stdout is not None
-        url = json.loads(server.stdout.readline())["url"]
-        with httpx2.Client(base_url=url, timeout=60, trust_env=False) as http:
-            specs = _specs(_upload(http, texts), _upload(http, talks))
-            for number, (kind, spec) in enumerate(specs.items()):
-                yield _line(http, kind, spec, count=3 if short else 60, first=number == 0)
-    finally:
-        server.terminate()
-        server.wait()
-        told.close()
-
-
-def _upload(http: httpx2.Client, path: Path) -> str:
-    answer = http.post("/v1/uploads", content=path.read_bytes(), headers={"Content-Type": "application/jsonl"})
-    return answer.raise_for_status().json()["id"]
+    with served(folder, "api") as http:
+        builds.documents(texts, 400_000 if short else 32_000_000)
+        builds.conversations(talks, 400_000 if short else 32_000_000)
+        specs = _specs(upload(http, texts), upload(http, talks))
+        for number, (kind, spec) in enumerate(specs.items()):
+            yield _line(http, kind, spec, count=3 if short else 60, first=number == 0)
 
 
 def _specs(texts: str, talks: str) -> dict[str, dict[str, Any]]:

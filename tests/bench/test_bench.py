@@ -100,9 +100,10 @@ LINES = {
     "machinery": 6,
     "memory": 7,
     "previews": 4,
+    "rest": 6,
     "loader": 4,
 }
-RACES = ("cip", "skipalign", "packing", "synl", "needle", "loader")
+RACES = ("cip", "skipalign", "packing", "synl", "needle", "rest", "loader")
 
 
 def test_every_row_is_tried_below():

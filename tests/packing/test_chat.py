@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from packing.chat import ChatTemplate
 from packing.chat_layout import TemplateRowError
-from packing.chat_tokens import chat_tokens, encode_rendered
+from packing.chat_tokens import chat_tokens, encode_rendered, marked
 from packing.dataset.errors import TokenizerError
 from tests.conftest import conversation
 from tests.packing import templates
@@ -241,3 +241,21 @@ def test_the_reference_offsets_give_the_same_borders_as_byte_lengths(builtin):
         builtin._byte_lengths = lengths
     assert np.array_equal(by_length.trained, by_offsets.trained)
     assert np.array_equal(by_length.lengths, by_offsets.lengths)
+
+
+def test_more_bytes_than_32_bits_count_change_no_border(builtin, monkeypatch):
+    messages = [conversation(i, turns=3)["messages"] for i in range(10)]
+    few = tokens_of(builtin, messages)
+    assert builtin.encode(["x"]).edges.dtype == np.int32
+    monkeypatch.setattr(builtin, "_longest", 2**31)
+    assert builtin.encode(["x"]).edges.dtype == np.int64
+    many = tokens_of(builtin, messages)
+    assert np.array_equal(few.trained, many.trained)
+    assert np.array_equal(few.lengths, many.lengths)
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 9)), max_size=8))
+def test_marked_tokens_are_those_of_any_span(spans):
+    edges = np.array([(start, start + length) for start, length in spans], np.int64).reshape(-1, 2)
+    wanted = [any(a <= i < b for a, b in edges.tolist()) for i in range(40)]
+    assert marked(edges, 40).tolist() == wanted

@@ -174,3 +174,18 @@ def test_position_ids_of_a_worked_example():
     positions = position_ids(np.array([2, 3, 2]), np.array([0, 10, 0]), np.array([0, 5, 7]))
     assert positions.tolist() == [0, 1, 12, 13, 14, 0, 1]
     assert positions.dtype == np.int32
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 99)), max_size=4), min_size=1, max_size=6))
+def test_positions_are_numbers_in_the_sequence_moved_by_the_bias(sequences):
+    blocks = [block for sequence in sequences for block in sequence]
+    lengths, bias = (np.array([b[i] for b in blocks], np.int64) for i in (0, 1))
+    sizes = np.array([sum(length for length, _ in sequence) for sequence in sequences], np.int64)
+    wanted = [
+        place + moved
+        for sequence in sequences
+        for place, moved in enumerate(moved for length, moved in sequence for _ in range(length))
+    ]
+    found = position_ids(lengths, bias, offsets_of(sizes))
+    assert found.dtype == np.int32
+    assert found.tolist() == wanted

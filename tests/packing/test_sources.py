@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from packing import sources
+from packing.bare_rows import Bare
 from packing.dataset.errors import SourceError
-from packing.records import Conversation, Rejected, conversations
+from packing.records import Rejected, conversations
 from packing.sources import Limits, container_of, cut
 from packing.spec import Columns
 from service.storage.intake import take_in, take_in_path
@@ -153,7 +154,7 @@ def read(record, columns=None):
 )
 def test_the_usual_shapes(record):
     found = read(record)
-    assert isinstance(found, Conversation)
+    assert isinstance(found, Bare)
     assert found.messages == TALK
     assert (found.row, found.index, found.id) == (7, 6, "7")
 

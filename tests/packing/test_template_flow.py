@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 from packing import template_wording
+from packing.bare_rows import bare
 from packing.chat import ChatTemplate
 from packing.chat_layout import Joined, TemplateRowError
+from packing.chat_shapes import Part, Shape, mark
 from packing.chat_tokens import ChatTokens, chat_tokens
 from packing.dataset.reader import read_manifest
-from packing.template_wording import is_tried
+from packing.template_sandbox import STEPS
+from packing.template_wording import Wordings, is_tried
 from tests.conftest import conversation, write_lines
 from tests.packing import templates
 from tests.packing.cip_audit import rows_of
@@ -75,7 +78,8 @@ def test_rows_are_those_that_rendering_gives(builtin, source):
             talk += [{"role": "assistant", "content": edges[number % 5]}]
         train_on = ("all", "last")[number // 2 % 2]
         known += fast._wordings is not None and fast._wordings.joined(talk) is not None
-        joined = fast.joined(talk, train_on=train_on)
+        turns = bare(talk)
+        joined = fast.joined(*turns, train_on=train_on, spelled=True)
         try:
             expected = slow.render(talk, train_on=train_on)
         except TemplateRowError:
@@ -102,8 +106,20 @@ def test_a_row_near_the_bounds_is_rendered(builtin):
     assert wordings.joined(talk[1:]) is not None
 
 
+@pytest.mark.parametrize(
+    ("order", "expected"), [((0, 1), ["a", "b"]), ((1, 0), ["b", "a"]), ((0, 1, 0), ["a", "b", "a"])]
+)
+def test_contents_stand_where_the_shape_says_and_up_to_the_bound(order, expected):
+    shape = Shape(tuple(Part("|", content=False, bytes=1) for _ in range(len(order) + 1)), order, ())
+    text = "|" + "".join(f" \n{mark(number)}\n |" for number in order)
+    wording = Wordings(lambda _: shape, lambda _: (text, STEPS // 2)).of(("user", "assistant"))
+    assert list(wording.values(["a", "b"])) == expected
+    assert wording.values(["x" * 200, "y" * 55]) is not None
+    assert wording.values(["x" * 200, "y" * 56]) is None, "rendering 256 characters might take all steps there are"
+
+
 def test_about_one_row_in_a_thousand_is_rendered_whoever_asks():
-    tried = sum(is_tried([{"role": "assistant", "content": f"{i} {i * 7}"}]) for i in range(40_000))
+    tried = sum(is_tried(f"{i} {i * 7}") for i in range(40_000))
     assert 20 < tried < 70
 
 
@@ -142,13 +158,18 @@ def test_tools_and_fields_beside_contents_are_rendered(builtin):
     assert template.render([ask, answer], unseen=True).text == "useraassistantb"
     assert template.render([ask, answer], tools=[{"name": "f"}], unseen=True).text == "!useraassistantb"
     assert template.render([ask, answer | {"tool_calls": calls}], unseen=True).text == "useraassistantb?"
-    assert template.joined([ask, answer], train_on="all").text == "useraassistantb"
+    for spelled in (False, True):
+        joined = template.joined(*bare([ask, answer]), train_on="all", spelled=spelled)
+        assert joined.text == "useraassistantb"
     for other in (
         answer | {"tool_calls": calls},
         {"role": "assistant", "tool_calls": calls},
         answer | {"train": False},
     ):
-        assert template.joined([ask, other], train_on="all") is None
+        assert bare([ask, other]) is None
+    spelling = ("user", "assistant"), ["a", "<|im_end|>"]
+    assert template.joined(*spelling, train_on="all", spelled=True).text == "useraassistant<|im_end|>"
+    assert template.joined(*spelling, train_on="all", spelled=False) is None
 
 
 def test_what_is_joined_all_at_once_gives_the_rows_of_one_by_one(tmp_path, build, monkeypatch):
@@ -164,7 +185,7 @@ def test_what_is_joined_all_at_once_gives_the_rows_of_one_by_one(tmp_path, build
                 ChatTemplate, "joined", lambda *a, asked=asked, **k: asked.append(joined(*a, **k)) or asked[-1]
             )
             rows = rows_of(build(source, **fields))
-            assert len(asked) == (0 if "thinking" in fields else 40)
+            assert len(asked) == (0 if "thinking" in fields else 39), "one is more than roles and contents"
             patch.setattr(ChatTemplate, "joined", lambda *_, **__: None)
             assert rows_of(build(source, **fields)) == rows
         found[str(fields)] = rows
@@ -176,8 +197,8 @@ def test_one_disagreement_ends_the_trust(builtin, monkeypatch):
     monkeypatch.setattr(template_wording, "ONE_IN", 1)
     template = chat(builtin, EACH + "{{ m.role + m.content }}{% if 'x' in m.content %}!{% endif %}{% endfor %}")
     same, other = ([{"role": "user", "content": c}, {"role": "assistant", "content": "b"}] for c in ("a", "x"))
-    rows = [(talk, None, template.render(talk, unseen=True)) for talk in (same, other)]
+    rows = [(talk, template.render(talk, unseen=True)) for talk in (same, other)]
     assert template.disagreements(rows[:1]) == 0
-    assert rows[1][2].text == "userxassistantb"
+    assert rows[1][1].text == "userxassistantb"
     assert template.disagreements(rows) == 1
     assert template.render(other, unseen=True).text == "userx!assistantb"

@@ -257,6 +257,22 @@ def test_ctrl_c_in_mid_job_hands_it_back_and_leaves_no_process(serve):
     assert [place.name for place in folder.iterdir()] == [done["dataset_id"]]
 
 
+def test_a_raylet_that_dies_under_an_idle_runner_costs_the_next_job_no_attempt(serve):
+    served = serve()
+    served.wait_ready()
+    runner, killed = (
+        served.runner(),
+        [pid for pid, line in served.processes().items() if "raylet/raylet" in line.split(" ")[0]],
+    )
+    assert len(killed) == 1
+    os.kill(killed[0], signal.SIGKILL)
+    served.wait_for(lambda: killed[0] not in served.processes(), 5)
+    job = served.submit(conversations(20))
+    done = served.wait_done(job)
+    assert (done["state"], done["attempt"]) == ("succeeded", 1), served.told()
+    assert served.runner() != runner
+
+
 def test_kill_9_of_serve_leaves_nothing(serve):
     served = serve()
     served.wait_ready()

@@ -12,7 +12,8 @@ from itertools import product
 
 import pytest
 
-from synth.audit.parse import record_cells, table_named
+from synth.audit.evaluate import UnknownQueryError, evaluate
+from synth.audit.parse import Grid, UnreadableError, record_cells, table_named
 from synth.audit.rows import AnswerError, audit, final_answer, recomputed
 from synth.tables.render.formats import FORMATS
 from synth.tables.tasks.catalogue import TASKS
@@ -198,3 +199,46 @@ def test_a_query_outside_the_language_is_refused(change, reason):
     row["queries"][0] = json.dumps(change(json.loads(row["queries"][0])))
     with pytest.raises(AnswerError, match=reason):
         audit(row)
+
+
+@pytest.mark.parametrize(
+    ("format_", "part", "damaged", "reason"),
+    [
+        ("html", "</td></tr>\n", "</tr>\n", "no well-formed HTML"),
+        ("html", "</td><td>", "</td><td><b>x</b></td><td>", "<b> stands in <td>"),
+        ("html", "</td></tr>\n", "</td></tr>x\n", "the text 'x' stands in no cell"),
+        ("html", "<table>", "<!DOCTYPE table><table>", "no HTML table stands where the table should"),
+        ("html", "</td></tr>\n", "</td><td>x</td></tr>\n", "is ragged"),
+        ("csv", ",", ',"a"b,', "the block is no csv"),
+        ("tsv", "\t", "\t\t", "is ragged"),
+        ("markdown", " |\n| ", " | x |\n| ", "is ragged"),
+        ("json", '", "', '" "', "the block is no JSON"),
+        ("key_value", ": ", ":", "no `title: value`"),
+    ],
+)
+def test_a_table_that_is_not_what_its_format_says_is_refused(format_, part, damaged, reason):
+    row = row_of(3, formats={format_: 1.0}, tasks={"lookup": 1.0}, locales={"en_US": 1.0})
+    before, fence, table = row["messages"][0]["content"].partition("Table: ")
+    name, gap, body = table.partition("\n\n")
+    row["messages"][0]["content"] = before + fence + name + gap + body.replace(part, damaged, 1)
+    with pytest.raises(AnswerError, match=re.escape(reason)):
+        audit(row)
+
+
+def test_a_condition_compares_as_its_query_says():
+    """Numbers as numbers and what is to be equal as text: 5.0 is no less than 5, and yet not the same cell."""
+    grid = Grid(["Key", "Size"], [["A-1", "5.0"], ["A-2", "12.5"], ["A-3", "5"]])
+
+    def kept(sign, value, as_):
+        where = [{"column": "Size", "is": sign, "value": value, "as": as_}]
+        return evaluate({"table": "T", "where": where, "give": {"what": "count"}}, {"T": grid}).values
+
+    assert kept(">=", "5", "number") == ["3"]
+    assert kept("<=", "5", "number") == ["2"]
+    assert kept("=", "5", "number") == kept("=", "5", "text") == ["1"]
+    assert kept("in", ["5", "12.5"], "number") == ["2"]
+    assert kept(">=", "5", "text") == ["2"]
+    with pytest.raises(UnknownQueryError, match="knows no '<'"):
+        kept("<", "5", "number")
+    with pytest.raises(UnreadableError, match="'A-1' is no number"):
+        evaluate({"table": "T", "give": {"what": "sum", "column": "Key"}}, {"T": grid})

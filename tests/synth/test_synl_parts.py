@@ -24,7 +24,7 @@ from synth.tables.render.formats import FORMATS
 from synth.tables.schema import phrase_of
 from synth.tables.schemas.catalogue import SCHEMAS
 from synth.tables.steps import mean_of
-from synth.tables.table import Column, Table, Tables
+from synth.tables.table import Column, Table
 from synth.tables.tasks.catalogue import TASKS
 from synth.tables.wording import fill
 from synth.values import pools
@@ -37,9 +37,10 @@ POOLS = ("first_name", "last_name", "city", "company", "street_name", "user_name
 
 
 def tables_of(schema, locale="en_US", split="train", rows=60, row=0, distractors=0.1):
-    generator = Generator(seed=1, locale=locale, split=split, row=row, attempt=0, distractors=distractors)
-    second = generator.second(SCHEMAS[schema], 8) if SCHEMAS[schema].second else None
-    return Tables(main=generator.main(SCHEMAS[schema], rows, second), second=second)
+    second = 8 if SCHEMAS[schema].second else None
+    sizes = {"rows": rows, "second": second, "row": row}
+    generator = Generator.alone(SCHEMAS[schema], seed=1, locale=locale, split=split, distractors=distractors, **sizes)
+    return generator.tables()
 
 
 def titles(schema):
@@ -211,7 +212,7 @@ def test_every_sentence_of_a_task_can_be_filled(task):
 def test_choices_are_the_same_alone_together_and_again():
     draws = Draws(7, "test/choices")
     alone = [[c.uniform() for _ in range(150)] for c in (Choices(draws, 3, variant) for variant in (0, 5, 9))]
-    together = Choices.several(draws, 3, [0, 5, 9])
+    together = Choices.several(draws, [3, 3, 3], [0, 5, 9], first=24)
     for _ in range(2):
         assert [[c.uniform() for _ in range(150)] for c in together] == alone
         for choices in together:
@@ -295,7 +296,7 @@ def test_what_a_format_writes_is_read_back(form, cells):
         Column(title=t, phrase=t, unit="", sort="text", cells=as_cells([pair[i] for pair in cells]))
         for i, t in enumerate(("A, title", "B | title"))
     ]
-    table = Table(name="T", language="en", one="", many="", its="its", columns=tuple(columns), key=0)
+    table = Table(name="T", language="en", one="", many="", its="its", columns=tuple(columns), key=0, rows=len(cells))
     body = Body(
         title="Table: T\n\n", head=form.head(table), rows=form.rows(table), between=form.between, tail=form.tail
     )

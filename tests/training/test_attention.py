@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,16 +13,23 @@ from transformers import LlamaConfig, MistralConfig, PreTrainedModel, Qwen2Confi
 
 from tests.training.reference import BLOCK, CASES, SIZES, build, packed, plain_states, sequences
 from training.attention import (
+    CHECKED,
+    COMPARED,
+    KINDS,
     NAME,
+    _kernel,
     _segments,
     _varlen,
     boundary_attention,
     check_attention,
+    check_kernel,
     compare_kernel,
+    kernel_of,
     refuse_windows,
 )
 from training.batch import Batch
 from training.errors import AttentionError
+from training.flex import flex
 from training.model import hidden_states
 
 
@@ -182,14 +190,80 @@ def test_the_varlen_path_means_the_same(kernel: Any, monkeypatch: pytest.MonkeyP
 def test_the_kernel_check_passes_a_right_kernel_and_finds_one_that_is_not_causal(monkeypatch: pytest.MonkeyPatch):
     batch = packed("C: the second starts at 37")
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", emulated_in_2_13)
-    compare_kernel(_varlen, batch, heads=4, key_heads=2, size=16)
+    for backward in (False, True):
+        compare_kernel(_varlen, batch, heads=4, key_heads=2, size=16, backward=backward)
 
     def bidirectional(*args: Any, enable_gqa: bool = False, **options: Any) -> torch.Tensor:
         return emulated(*args, enable_gqa=enable_gqa, **options | {"window_size": (-1, -1)})
 
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", bidirectional)
-    with pytest.raises(AttentionError, match="varlen attention kernel differs"):
+    with pytest.raises(AttentionError, match=r"varlen attention kernel differs .* in its outputs"):
         compare_kernel(_varlen, batch, heads=4, key_heads=2, size=16)
+
+
+class SymmetricGradient(torch.autograd.Function):
+    """Right outputs, and gradients as if every key had been seen by every query."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Any, k: Any, v: Any, bounds: Any, longest: int, scale: float) -> torch.Tensor:
+        ctx.save_for_backward(q, k, v)
+        ctx.scale = scale
+        return _segments(q, k, v, bounds, longest, scale)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Any) -> Any:
+        leaves = [tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
+        with torch.enable_grad():
+            out = torch.nn.functional.scaled_dot_product_attention(*leaves, scale=ctx.scale, enable_gqa=True)
+            return (*torch.autograd.grad(out.transpose(1, 2), leaves, gradient), None, None, None)
+
+
+def test_the_kernel_check_finds_wrong_gradients_behind_right_outputs():
+    def half_right(*arguments: Any) -> torch.Tensor:
+        return SymmetricGradient.apply(*arguments)
+
+    batch = packed("C: the second starts at 37")
+    compare_kernel(half_right, batch, heads=4, key_heads=2, size=16)
+    with pytest.raises(AttentionError, match=r"half_right attention kernel differs .* in its gradients"):
+        compare_kernel(half_right, batch, heads=4, key_heads=2, size=16, backward=True)
+
+
+@pytest.mark.parametrize(("kind", "kernel"), [("auto", _varlen), ("varlen", _varlen), ("flex", flex), ("exact", None)])
+def test_on_cuda_the_kernel_that_is_asked_for_is_compared_both_ways(
+    kind: str, kernel: Any, monkeypatch: pytest.MonkeyPatch
+):
+    """Outputs on up to 131,072 tokens of a row, gradients on fewer."""
+    compared: list[Any] = []
+    monkeypatch.setattr(
+        "training.attention.compare_kernel", lambda kernel, batch, **options: compared.append((kernel, batch, options))
+    )
+    monkeypatch.setattr("training.attention.ends_of", lambda batch, most: (batch, most))
+    model, row = llama("eager"), SimpleNamespace(input_ids=SimpleNamespace(is_cuda=True))
+    model.config._attn_implementation = KINDS[kind]
+    check_kernel(model, row)  # type: ignore[arg-type]
+    shape = {"heads": 4, "key_heads": 2, "size": 16}
+    wanted = [(kernel, (row, COMPARED), shape), (kernel, (row, CHECKED), shape | {"backward": True})]
+    assert compared == (wanted if kernel else [])
+
+
+@pytest.mark.parametrize(
+    ("asked", "dtype", "said"),
+    [
+        (NAME, torch.bfloat16, "scaled_dot_product_attention, a sequence at a time"),
+        (f"{NAME}_across_ranks", torch.float32, "scaled_dot_product_attention, a sequence at a time"),
+        (KINDS["flex"], torch.float32, "FlexAttention"),
+        ("eager", torch.float32, "the model's own attention, a sequence at a time"),
+    ],
+)
+def test_a_run_says_what_computes_its_attention(asked: str, dtype: torch.dtype, said: str):
+    model = llama("eager")
+    model.config._attn_implementation = asked
+    assert kernel_of(model, dtype) == said
+
+
+def test_on_cuda_half_precision_is_varlens():
+    assert _kernel(True, torch.bfloat16) is _kernel(True, torch.float16) is _varlen
+    assert _kernel(True, torch.float32) is _kernel(False, torch.bfloat16) is _segments
 
 
 def test_under_autocast_attention_is_done_in_the_compute_dtype(monkeypatch: pytest.MonkeyPatch):

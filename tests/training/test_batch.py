@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from packing.dataset.errors import DatasetError
 from tests.training.conftest import token_rows
-from training.batch import Batch, StepData, lay_out, packed_rows, share, steps
+from training.batch import Batch, StepData, ends_of, lay_out, packed_rows, share, steps
 from training.errors import TrainingError
 from training.stream import DataState, Row
 
@@ -160,3 +160,26 @@ def test_long_rows_are_dropped_and_counted_alike_from_any_step_on():
         list(steps(iter(epochs), row_tokens=row_tokens, tokens_per_step=row_tokens))
     with pytest.raises(DatasetError):  # nothing is kept in a whole epoch: no endless search
         list(steps(iter(epochs), row_tokens=1, tokens_per_step=1, drop=True))
+
+
+@settings(derandomize=True, deadline=None, max_examples=80)
+@given(count=st.integers(1, 8), seed=st.integers(0, 10**6), most=st.integers(1, 160))
+def test_the_ends_of_a_row_keep_what_they_were(count: int, seed: int, most: int):
+    batch = lay_out(made(count, seed))
+    ends = ends_of(batch, most)
+    if batch.tokens <= most:
+        assert ends is batch
+        return
+    head, tail = most - most // 2, most // 2
+    kept = [*range(head), *range(batch.tokens - tail, batch.tokens)]
+    assert ends.tokens == most == len(kept)
+    for name in ("input_ids", "position_ids"):
+        assert getattr(ends, name)[0].tolist() == getattr(batch, name)[0, kept].tolist()
+    numbers = [np.repeat(np.arange(len(b) - 1), np.diff(b)) for b in (batch.cu_seq_lens, ends.cu_seq_lens)]
+    before, after = numbers[0][kept], numbers[1]
+    assert (np.diff(before) != 0).tolist() == (np.diff(after) != 0).tolist()
+    assert (ends.cu_seq_lens.diff() > 0).all()
+    assert ends.max_length == np.bincount(after).max()
+    wanted = batch.targets[0, kept].tolist()
+    wanted[head - 1] = -100
+    assert ends.targets[0].tolist() == wanted

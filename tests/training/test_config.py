@@ -55,6 +55,7 @@ def test_a_number_without_a_point_is_a_number(tmp_path: Path, config_of: Build):
         ({"model": {"dtype": "float16"}}, "/model/dtype", "auto or float32 or bfloat16"),
         ({"model": {"checkpointing": "yes"}}, "/model/checkpointing", "true or false"),
         ({"model": {"mlp_chunk": 0}}, "/model/mlp_chunk", "at least 1"),
+        ({"model": {"offload": True}}, "/model/offload", "must go with checkpointing"),
         ({"model": {"lora": 8}}, "/model/lora", "mapping"),
         ({"model": {"lora": {"rank": 0}}}, "/model/lora/rank", "at least 1"),
         ({"model": {"lora": {"r": 8}}}, "/model/lora/r", "rank, alpha, targets"),

@@ -14,7 +14,7 @@ from tests.training.test_attention import LargestProduct, heads
 from training.attention import KINDS, _segments, compare_kernel
 from training.config import ModelConfig
 from training.errors import AttentionError, ModelError
-from training.flex import BLOCK, block_mask, flex
+from training.flex import BLOCK, block_mask, compiled, flex
 from training.influence import sequence_numbers
 from training.model import hidden_states, load_model, preflight
 from training.stream import Extent
@@ -83,6 +83,24 @@ def test_no_mask_of_the_whole_row_is_made():
         block_mask(torch.tensor([0, 300, 1000], dtype=torch.int32))
     assert made.seen > 10
     assert made.squares == 0
+
+
+def test_rows_of_any_length_are_few_graphs():
+    """Ragged rows with and without gradients in two dtypes, by the graphs that dynamo makes for a GPU too; a limit reached
+    is an error."""
+    torch._dynamo.reset()
+    seen: set[tuple[int, bool, torch.dtype]] = set()
+    for number in range(24):
+        tokens = (300, 511, 640, 128, 129, 1)[number % 6] + number
+        bounds = torch.tensor([0, *([tokens // 3] if tokens > 2 else []), tokens], dtype=torch.int32)
+        dtype, graded = (torch.float32, torch.bfloat16)[number // 6 % 2], number // 12 % 2 == 0
+        q, k, v = (heads(h, tokens).to(dtype) for h in (4, 2, 2))
+        with torch.set_grad_enabled(graded):
+            states = compiled("eager")(q, k, v, block_mask=block_mask(bounds), scale=0.3, enable_gqa=True)
+        exact = _segments(q, k, v, bounds, tokens, 0.3)
+        assert torch.allclose(states.transpose(1, 2).float(), exact.float(), atol=0.05)
+        seen.add((tokens, graded, dtype))
+    assert len(seen) == 24
 
 
 @pytest.mark.parametrize("kind", ["exact", "flex"])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -126,6 +127,38 @@ def test_checkpointing_and_chunks_keep_less_and_change_no_gradient(family: str):
     assert kept_bytes(chunked, row) < 0.8 * most
 
 
+@pytest.mark.parametrize("mlp_chunk", [None, 7])
+def test_offloading_takes_the_layers_inputs_away_and_nothing_else(
+    mlp_chunk: int | None, tiny_manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+):
+    """In the place of the CPU's memory, where all is on a CPU, an array; a layer of the wrong inputs has other gradients."""
+    taken: list[np.ndarray] = []
+
+    class Elsewhere(torch.autograd.graph.saved_tensors_hooks):
+        def __init__(self, pin_memory: bool) -> None:
+            assert pin_memory == torch.cuda.is_available()
+
+            def take(tensor: torch.Tensor) -> np.ndarray:
+                taken.append(tensor.detach().numpy().copy())
+                return taken[-1]
+
+            super().__init__(take, torch.from_numpy)
+
+    row = batch()
+    wanted = gradient(of_config(tiny_manifest, checkpointing=True, mlp_chunk=mlp_chunk), row)
+    monkeypatch.setattr("training.memory.save_on_cpu", Elsewhere)
+    model = of_config(tiny_manifest, checkpointing=True, offload=True, mlp_chunk=mlp_chunk)
+    found = gradient(model, row)
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert [array.shape for array in taken] == [(1, row.tokens, 64)] * model.config.num_hidden_layers
+    assert not np.array_equal(taken[0], taken[1])
+    taken.clear()
+    with torch.no_grad():
+        hidden_states(model, row)
+    assert taken == []
+
+
 def test_an_mlp_sees_no_more_tokens_than_it_should():
     model, row = build(FAMILIES["llama"], NAME).train(), packed("C: the second starts at 37")
     seen: list[int] = []
@@ -153,7 +186,7 @@ def test_a_run_in_bfloat16_goes_on_bit_for_bit_with_checkpointing_turned_on(conf
     run(config_of(model=model, checkpoint={"dir": str(tmp_path / "whole")}))
     with pytest.raises(StoppedError):
         run(config_of(model=model), stop_at=5)
-    lines, metrics = run(config_of(model=model | {"checkpointing": True}))
+    lines, metrics = run(config_of(model=model | {"checkpointing": True, "offload": True}))
     assert any("going on from" in line for line in lines)
     assert metrics[-1]["loss"] < metrics[0]["loss"]
     assert equal(weights(tmp_path / "run"), weights(tmp_path / "whole"))

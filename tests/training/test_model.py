@@ -17,6 +17,7 @@ from training.attention import NAME
 from training.batch import Batch, lay_out
 from training.config import ModelConfig
 from training.errors import AttentionError, ModelError
+from training.memory import prepare
 from training.model import hidden_states, load_model, preflight
 from training.presets import tiny
 from training.stream import Extent, Row
@@ -52,6 +53,20 @@ def test_a_directory_is_loaded_in_float32_with_our_attention_and_the_datas_base(
     assert model.config.max_position_embeddings == 10_001
     assert model.config.rope_parameters["rope_theta"] > 20_000
     preflight(model, batch())
+
+
+def test_the_preflight_runs_the_model_on_the_ends_of_a_long_row_alone(
+    tiny_manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+):
+    model = load_model(ModelConfig(preset="tiny"), extent=EXTENT, manifest=tiny_manifest)
+    monkeypatch.setattr("training.model.CHECKED", 10)
+    seen: list[int] = []
+    model.base_model.register_forward_pre_hook(
+        lambda _, args, options: seen.append(options["input_ids"].shape[1]), with_kwargs=True
+    )
+    preflight(model, batch())
+    assert len(seen) >= 6
+    assert set(seen) == {10, 5}  # and the last sequence by itself
 
 
 def test_the_preset_is_the_same_every_time(tiny_manifest: Manifest):
@@ -164,5 +179,5 @@ def test_gradient_checkpointing_does_not_change_what_is_seen():
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(LlamaConfig(**SMALL), attn_implementation=NAME).train()
     plain = hidden_states(model, batch())
-    model.activation_checkpointing_enable()
+    prepare(model, ModelConfig(preset="tiny", checkpointing=True))
     assert torch.equal(plain, hidden_states(model, batch()))

@@ -130,15 +130,22 @@ def test_any_number_of_ranks_trains_as_one_process(uneven: dict[str, Any], tmp_p
 
 
 def test_ranks_that_share_rows_train_as_one_process(uneven: dict[str, Any], tmp_path: Path):
-    """Each row's tokens over two ranks, alone and beside two more; rows whose length is odd among them, with weights by
-    sequences that lie with both."""
+    """Each row's tokens over two ranks, alone (with layers computed again and MLPs in chunks) and beside two more; rows
+    whose length is odd among them, with weights by sequences that lie with both. With an adapter too, saved behind."""
+    thrifty = uneven | {"model": uneven["model"] | {"checkpointing": True, "offload": True, "mlp_chunk": 25}}
+    adapter = thrifty | {"model": thrifty["model"] | {"lora": {"rank": 2}}, "optimizer": {"lr": 1e-2, "warmup": 1}}
     alone(written(tmp_path, "alone", uneven))
-    shared = uneven | {"parallel": {"sequence": 2}}
-    jobs = [(world, written(tmp_path, f"world {world}", shared)) for world in (2, 4)]
+    alone(written(tmp_path, "alone with an adapter", adapter))
+    shared = {"parallel": {"sequence": 2}}
+    behind = {"checkpoint": adapter["checkpoint"] | {"every": 4, "background": True}}
+    jobs = [(2, written(tmp_path, "world 2", thrifty | shared)), (4, written(tmp_path, "world 4", uneven | shared))]
+    jobs.append((2, written(tmp_path, "shared with an adapter", adapter | shared | behind)))
     jobs.append((3, written(tmp_path, "heads", uneven | {"parallel": {"sequence": 3}})))
     jobs.append((2, written(tmp_path, "ranks", uneven | {"parallel": {"sequence": 3}})))
     codes, errors = end(start(*jobs))
-    assert codes == [0] * 6 + [1] * 5
+    assert codes == [0] * 8 + [1] * 5
+    assert furthest(tmp_path / "shared with an adapter", tmp_path / "alone with an adapter") <= 1e-6
+    same_adapters(tmp_path / "shared with an adapter", tmp_path / "alone with an adapter")
     assert len(errors) == 2, errors
     assert "the model's 4 attention heads cannot be shared evenly by the 3 ranks of parallel.sequence" in errors[0]
     assert "parallel.sequence is 3, which does not divide the run's 2 processes" in errors[1]
@@ -208,20 +215,35 @@ def test_killed_anywhere_it_goes_on_with_as_many_ranks_and_with_others(config_of
     assert len(list(max(folder.glob("step-*")).glob("optimizer/*.safetensors"))) == 2
 
 
-def test_one_process_becomes_two_with_an_adapter_too(config_of: Build, tmp_path: Path):
-    """Whole weights are covered above; here frozen ones are spread with the adapter's, which alone have states."""
-    value = config_of(model={"lora": {"rank": 2}}, batch={"tokens_per_step": 320}, checkpoint={"every": 4, "keep": 9})
-    alone(written(tmp_path, "alone", value))
-    shutil.copytree(tmp_path / "alone", tmp_path / "two")
-    shutil.rmtree(tmp_path / "two" / "step-00000008")
-    assert end(start((2, written(tmp_path, "two", value)))) == ([0, 0], [])
-    assert furthest(tmp_path / "two", tmp_path / "alone") <= 1e-6
-    assert losses(tmp_path / "two")[0] != losses(tmp_path / "two")[-1]
-    names = [(tmp_path / name / "step-00000008" / "adapter" / "adapter_model.safetensors") for name in ("alone", "two")]
-    one, two = (load_file(path) for path in names)
-    assert one.keys() == two.keys()
-    assert all(torch.allclose(one[name], two[name], atol=1e-6, rtol=0) for name in one)
-    assert (tmp_path / "two" / "step-00000008" / "optimizer").is_dir()
+def same_adapters(one: Path, two: Path) -> None:
+    """The adapters of two runs' last checkpoints agree to 1e-6."""
+    a, b = (load_file(max(run.glob("step-*")) / "adapter" / "adapter_model.safetensors") for run in (one, two))
+    assert a.keys() == b.keys()
+    assert all(torch.allclose(a[name], b[name], atol=1e-6, rtol=0) for name in a)
+
+
+def test_one_process_becomes_two_and_two_become_one(config_of: Build, tmp_path: Path):
+    """Whole weights, and an adapter's: then frozen ones are spread with it, and it alone has states. Two ranks save
+    behind their work, and their remains are gone on from alone."""
+    plain = config_of(batch={"tokens_per_step": 320}, checkpoint={"every": 4, "keep": 9})
+    for name, value in (("plain", plain), ("adapter", plain | {"model": plain["model"] | {"lora": {"rank": 2}}})):
+        alone(written(tmp_path, f"{name} alone", value))
+        behind = value | {"checkpoint": value["checkpoint"] | {"background": True, "every": 2}}
+        shutil.copytree(tmp_path / f"{name} alone", tmp_path / f"{name} two")
+        shutil.rmtree(tmp_path / f"{name} two" / "step-00000008")
+        written(tmp_path, f"{name} two", behind)
+    jobs = [(2, tmp_path / f"{name} two.yaml") for name in ("plain", "adapter")]
+    assert end(start(*jobs)) == ([0] * 4, [])
+    for name in ("plain", "adapter"):
+        one, two = tmp_path / f"{name} alone", tmp_path / f"{name} two"
+        assert furthest(two, one) <= 1e-6
+        assert losses(two)[0] != losses(two)[-1]
+        assert (two / "step-00000008" / "optimizer").is_dir()
+        shutil.rmtree(two / "step-00000008")
+        assert sorted(path.name for path in two.glob("step-*"))[-1] == "step-00000006"
+        alone(tmp_path / f"{name} two.yaml")
+        assert furthest(two, one) <= 1e-6
+    same_adapters(tmp_path / "adapter two", tmp_path / "adapter alone")
 
 
 def test_an_error_is_one_line_whichever_rank_it_is_of(config_of: Build, tmp_path: Path, dataset: Path):

@@ -115,6 +115,11 @@ def _impossible(config: Config) -> list[FieldProblem]:
         problem("/model", "must have exactly one of path and preset")
     if config.model.attention == "varlen" and config.model.dtype == "float32":
         problem("/model/attention", "must not be varlen with dtype float32: its kernel serves half precision alone")
+    if config.model.offload and not config.model.checkpointing:
+        problem(
+            "/model/offload",
+            "must go with checkpointing: what that keeps, a layer's input, is what is taken off the device",
+        )
     batch = config.batch
     if batch.tokens_per_step % batch.row_tokens:
         message = f"must be a multiple of row_tokens ({batch.row_tokens}): a step is a whole number of packed rows"

@@ -39,7 +39,8 @@ class LoraConfig:
 class ModelConfig:
     """Which model: exactly one of `path` (a directory of Hugging Face's layout) and `preset`; `tokenizer`, a directory,
     is what messages are tokenised with instead of the model's own. `dtype` is what the work is done in (weights are
-    float32), `checkpointing` and `mlp_chunk` (in tokens) trade time for memory."""
+    float32), `checkpointing`, `offload` (of what that keeps, to the CPU's memory) and `mlp_chunk` (in tokens)
+    trade time for memory."""
 
     path: str | None = checked(optional(text), None)
     preset: str | None = checked(optional(one_of(*PRESETS)), None)
@@ -47,6 +48,7 @@ class ModelConfig:
     rope_base: str | float = checked(rope_base, "auto")
     dtype: str = checked(one_of("auto", "float32", "bfloat16"), "auto")
     checkpointing: bool = checked(flag, default=False)
+    offload: bool = checked(flag, default=False)
     mlp_chunk: int | None = checked(optional(whole(1)), None)
     attention: str = checked(one_of("auto", "varlen", "flex", "exact"), "auto")
     lora: LoraConfig | None = field(default=None, metadata={"section": LoraConfig})

@@ -9,15 +9,18 @@ import yaml
 
 from training.report.figures import SHORT
 
+NO_MAPS: Mapping[int, str] = {}
 
-def to_markdown(report: Mapping[str, Any], pictures: Sequence[str]) -> str:
-    """The whole report; `pictures` are file names beside it."""
+
+def to_markdown(report: Mapping[str, Any], pictures: Sequence[str], heat_maps: Mapping[int, str] = NO_MAPS) -> str:
+    """The whole report; `pictures` are file names beside it, `heat_maps` those of the first and the last evaluation by
+    step, which stand side by side where there are two."""
     data = report["data"]
     state = "complete" if report["step"] == report["of"] else "under way or cut"
     parts = [
         f"# Run on {data['name'] or data['kind']}: step {report['step']:,} of {report['of']:,} ({state})",
         *report["changes"],
-        "\n".join(f"![{name}]({name})" for name in pictures if name.endswith(".png")),
+        _pictures(pictures, heat_maps),
         "## Data and model",
         _table(("what", "which"), _data(report)),
         "## Work",
@@ -31,6 +34,17 @@ def to_markdown(report: Mapping[str, Any], pictures: Sequence[str]) -> str:
         f"```yaml\n{yaml.safe_dump(report['config'], sort_keys=False, allow_unicode=True)}```",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _pictures(pictures: Sequence[str], heat_maps: Mapping[int, str]) -> str:
+    pair = len(heat_maps) > 1
+    shown = [name for name in pictures if name.endswith(".png") and not (pair and name == "needles.png")]
+    single = "\n".join(f"![{name}]({name})" for name in shown)
+    if not pair:
+        return single
+    heads = [f"needles at step {step:,}" for step in heat_maps]
+    beside = _table(heads, [[f"![step {step:,}]({place})" for step, place in heat_maps.items()]])
+    return f"{single}\n\n{beside}"
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -1,14 +1,14 @@
 """The report of a run, written into its folder after every evaluation and at its end, each time whole.
 
 report.json   all of it, to compute with
-report.md     the same to read, with report.png and needles.png in it
+report.md     the same to read, with report.png and needles.png in it, the first needles beside the last
 report.png    loss by step, by skips and by distance, evaluations; report.vl.json where matplotlib is not installed
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ class RunReport:
         picture, why = draw(metrics, lines, self._folder / PICTURE)
         _replace(self._folder / REPORT, json.dumps(report, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
         pictures = [path.name for path in (picture, *self._folder.glob("needles.png")) if path is not None]
-        _replace(self._folder / READABLE, to_markdown(report, pictures))
+        _replace(self._folder / READABLE, to_markdown(report, pictures, heat_maps(self._folder, measured)))
         say(f"report {self._folder / READABLE}")
         if why:
             say(why)
@@ -101,6 +101,13 @@ class RunReport:
         if found["run"] != self._run:
             return []
         return [session for session in found["sessions"] if session["from_step"] < self._start]
+
+
+def heat_maps(folder: Path, measured: Sequence[Mapping[str, Any]]) -> dict[int, str]:
+    """The heat maps of a run's first and last evaluation by step, as places below its folder; those that are PNG."""
+    steps = [measured[0]["step"], measured[-1]["step"]] if measured else []
+    places = {step: f"evaluations/step-{step:08d}/needles.png" for step in steps}
+    return {step: place for step, place in places.items() if (folder / place).is_file()}
 
 
 def _replace(path: Path, text: str) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from synth.tables.render.format import Format, escaped, joined
 from synth.tables.table import Table
 
 
-def quoting(separator: str) -> Callable[[str], str]:
-    """The escape of a format with a separator."""
+def separated(name: str, separator: str) -> Format:
+    """A format of lines whose fields a separator separates, in a fenced block."""
     special = (separator, '"', "\n", "\r")
 
     def escape(text: str) -> str:
@@ -17,18 +15,11 @@ def quoting(separator: str) -> Callable[[str], str]:
             return '"' + text.replace('"', '""') + '"'
         return text
 
-    return escape
-
-
-def separated(name: str, separator: str) -> Format:
-    """A format of lines whose fields a separator separates, in a fenced block."""
-    escape = quoting(separator)
-
     def head(table: Table) -> str:
         return f"```{name}\n" + separator.join(escape(column.title) for column in table.columns) + "\n"
 
     def rows(table: Table) -> list[str]:
-        return joined([escaped(c, escape) for c in table.columns], between=separator)
+        return joined([escaped(column, special, escape) for column in table.columns], between=separator)
 
     return Format(name=name, head=head, rows=rows, between="\n", tail="\n```\n")
 

@@ -18,7 +18,8 @@ def _head(table: Table) -> str:
 
 
 def _rows(table: Table) -> list[str]:
-    return joined([escaped(c, _escape) for c in table.columns], start="<tr><td>", between="</td><td>", end="</td></tr>")
+    cells = [escaped(column, "&<>", _escape) for column in table.columns]
+    return joined(cells, start="<tr><td>", between="</td><td>", end="</td></tr>")
 
 
-HTML = Format(name="html", head=_head, rows=_rows, between="\n", tail="\n</tbody>\n</table>\n")
+HTML = Format(name="html", head=_head, rows=_rows, between="\n", tail="\n</tbody>\n</table>\n", alike=True)

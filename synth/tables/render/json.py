@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import json
 
-from synth.tables.render.format import Format, joined
-from synth.tables.table import Column, Table
+from synth.tables.render.format import Format, escaped, woven
+from synth.tables.table import Table
+
+SPECIAL = ('"', "\\", *map(chr, range(32)))
 
 
-def _string(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+_string = json.JSONEncoder(ensure_ascii=False).encode
 
 
-def _values(column: Column) -> list[str]:
-    cells: list[str] = column.cells.tolist()
-    if column.sort == "number":
-        values = cells
-    elif column.sort in ("key", "reference", "date"):
-        values = [f'"{cell}"' for cell in cells]
-    else:
-        values = [_string(cell) for cell in cells]
-    name = _string(column.title) + ": "
-    return [name + value for value in values]
+def _inside(text: str) -> str:
+    """What stands between the quotation marks of a string."""
+    return _string(text)[1:-1]
 
 
 def _rows(indent: str, table: Table) -> list[str]:
-    return joined([_values(c) for c in table.columns], start=indent + "{", between=", ", end="}")
+    names = [_string(column.title) + ": " for column in table.columns]
+    quotes = ["" if column.sort == "number" else '"' for column in table.columns]
+    before = [f"{name}{quote}" for name, quote in zip(names, quotes, strict=True)]
+    texts = [
+        f"{indent}{{{before[0]}",
+        *[f"{q}, {name}" for q, name in zip(quotes, before[1:], strict=False)],
+        quotes[-1] + "}",
+    ]
+    return woven([escaped(column, SPECIAL, _inside) for column in table.columns], texts)
 
 
 JSON_ARRAY = Format(
@@ -34,7 +36,13 @@ JSON_ARRAY = Format(
     rows=lambda table: _rows("  ", table),
     between=",\n",
     tail="\n]\n```\n",
+    alike=True,
 )
 JSON_LINES = Format(
-    name="json", head=lambda _: "```json\n", rows=lambda table: _rows("", table), between="\n", tail="\n```\n"
+    name="json",
+    head=lambda _: "```json\n",
+    rows=lambda table: _rows("", table),
+    between="\n",
+    tail="\n```\n",
+    alike=True,
 )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from synth.tables.render.format import Format, joined
+from synth.tables.render.format import Format, woven
 from synth.tables.table import Table
 
 
 def _rows(table: Table) -> list[str]:
-    return joined([[f"{c.title}: {cell}" for cell in c.cells.tolist()] for c in table.columns], between="\n")
+    first, *others = [f"{column.title}: " for column in table.columns]
+    return woven([column.cells.tolist() for column in table.columns], [first, *[f"\n{name}" for name in others], ""])
 
 
 KEY_VALUE = Format(name="key_value", head=lambda _: "```text\n", rows=_rows, between="\n\n", tail="\n```\n")

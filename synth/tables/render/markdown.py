@@ -17,7 +17,8 @@ def _head(table: Table) -> str:
 
 
 def _rows(table: Table) -> list[str]:
-    return joined([escaped(c, _escape) for c in table.columns], start="| ", between=" | ", end=" |")
+    cells = [escaped(column, "\\|", _escape) for column in table.columns]
+    return joined(cells, start="| ", between=" | ", end=" |")
 
 
-MARKDOWN = Format(name="markdown", head=_head, rows=_rows, between="\n", tail="\n")
+MARKDOWN = Format(name="markdown", head=_head, rows=_rows, between="\n", tail="\n", alike=True)

@@ -88,9 +88,8 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
     rows = conditions.rows
     values: list[int] = column.values()[rows].tolist()
     total = sum(values)
-    lines = [
-        steps.fact(table, row, _distinct([table.key_column, *conditions.columns, column])) for row in rows.tolist()
-    ]
+    told = _distinct([table.key_column, *conditions.columns, column])
+    lines = steps.facts(table, rows, told) if request.steps else []
     give = {"what": what, "column": column.title} | ({"decimals": 2} if what == "mean" else {})
     if request.lacking:
         answer, lines = NOT_IN_TABLE[language], [steps.matches(0, language)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from synth.tables import steps
 from synth.tables.choices import Choices
 from synth.tables.query import cells_of, order_by, query
-from synth.tables.question import Asked, Request, Task, in_main, words_of
+from synth.tables.question import NO_EVIDENCE, Asked, Request, Task, in_main, words_of
 from synth.tables.table import Tables
 from synth.tables.targets import measure, missing_key
 from synth.tables.wording import NOT_IN_TABLE, Bilingual, Sentences, Wordings
@@ -118,7 +118,7 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
     return Asked(
         query=asked,
         answer=answer,
-        evidence=() if request.lacking else in_main([a, b]),
+        evidence=NO_EVIDENCE if request.lacking else in_main([a, b]),
         wording="difference" if apart else "which",
         words=words_of(
             tables,

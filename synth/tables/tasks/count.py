@@ -54,7 +54,7 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
         return None
     rows = conditions.rows
     columns = [table.key_column, *conditions.columns]
-    listed = [steps.fact(table, row, columns) for row in rows.tolist()] if request.steps else []
+    listed = steps.facts(table, rows, columns) if request.steps else []
     return Asked(
         query=query("count", table, where=conditions.where, give={"what": "count"}),
         answer=str(len(rows)),

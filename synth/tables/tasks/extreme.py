@@ -68,8 +68,8 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
         return None
     values = column.values()[conditions.rows]
     ranked = conditions.rows[np.argsort(-values if descending else values, kind="stable")]
-    lines = [steps.fact(table, row, [table.key_column, column]) for row in ranked[:2].tolist()]
-    if len(ranked) > 1:
+    lines = steps.facts(table, ranked[:2], [table.key_column, column]) if request.steps else []
+    if lines[1:]:
         high, low = ranked[:2] if descending else ranked[1::-1]
         lines.append(steps.greater(column, int(column.values()[high]), int(column.values()[low]), language))
     return Asked(

@@ -61,7 +61,7 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
         wording="keys",
         words=words_of(tables, where=conditions.clause),
         notes=(IN_TABLE_ORDER,),
-        steps=(*(steps.fact(table, row, columns) for row in rows.tolist()), steps.matches(len(rows), language)),
+        steps=(*steps.facts(table, rows, columns), steps.matches(len(rows), language)) if request.steps else (),
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from synth.tables import steps
 from synth.tables.choices import Choices
 from synth.tables.query import cells_of, equal, query
-from synth.tables.question import AS_NUMBER, Asked, Request, Task, with_article, words_of
+from synth.tables.question import AS_NUMBER, NO_EVIDENCE, Asked, Request, Task, with_article, words_of
 from synth.tables.table import Column, Table, Tables
 from synth.tables.targets import any_column, missing_key
 from synth.tables.wording import NOT_IN_TABLE, Bilingual, Wordings, asked_for, quoted
@@ -115,7 +115,7 @@ def _cell(tables: Tables, second: Table, choices: Choices, request: Request) -> 
             give=cells_of([column]) | {"table": second.name},
         ),
         answer=NOT_IN_TABLE[language] if request.lacking else column.cells[other],
-        evidence=() if request.lacking else ((0, row), (1, other)),
+        evidence=NO_EVIDENCE if request.lacking else (np.array([row]), np.array([other])),
         wording="cell",
         words=words_of(
             tables,
@@ -152,7 +152,7 @@ def _count(tables: Tables, second: Table, choices: Choices, request: Request) ->
             give={"what": "count"},
         ),
         answer=str(len(rows)),
-        evidence=(*((0, row) for row in rows.tolist()), *((1, row) for row in others.tolist())),
+        evidence=(rows, others),
         wording="count",
         words=words_of(
             tables,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from synth.tables import steps
 from synth.tables.choices import Choices
 from synth.tables.query import cells_of, equal, query
-from synth.tables.question import Asked, Request, Task, in_main, words_of
+from synth.tables.question import NO_EVIDENCE, Asked, Request, Task, in_main, words_of
 from synth.tables.table import Tables
 from synth.tables.targets import any_column, missing_key
 from synth.tables.wording import NOT_IN_TABLE, Bilingual, Wordings, asked_for
@@ -55,7 +55,7 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
     return Asked(
         query=query("lookup", table, where=where, give=cells_of([column])),
         answer=NOT_IN_TABLE[language] if request.lacking else column.cells[row],
-        evidence=() if request.lacking else in_main([row]),
+        evidence=NO_EVIDENCE if request.lacking else in_main([row]),
         wording="cell",
         words=words_of(tables, column=column.phrase, value=value, what=asked_for(column, language)),
         steps=(

@@ -7,7 +7,7 @@ import numpy as np
 from synth.tables import steps
 from synth.tables.choices import Choices
 from synth.tables.query import equal, query
-from synth.tables.question import Asked, Request, Task, in_main, words_of
+from synth.tables.question import NO_EVIDENCE, Asked, Request, Task, in_main, words_of
 from synth.tables.table import Column, Tables
 from synth.tables.targets import missing_key, rows_equal
 from synth.tables.wording import NO, YES, Bilingual, Sentences, Wordings, quoted
@@ -92,7 +92,7 @@ def _key(tables: Tables, choices: Choices, *, present: bool) -> Asked | None:
     return Asked(
         query=query("membership", table, where=[equal(table.key_column, value)], give={"what": "exists"}),
         answer=YES[language] if present else NO[language],
-        evidence=in_main([row]) if present else (),
+        evidence=in_main([row]) if present else NO_EVIDENCE,
         wording="key",
         words=words_of(tables, value=value),
         notes=(YES_OR_NO,),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from synth.tables import steps
 from synth.tables.choices import Choices
 from synth.tables.query import cells_of, equal, query
-from synth.tables.question import AS_NUMBER, Asked, Request, Task, in_main, words_of
+from synth.tables.question import AS_NUMBER, NO_EVIDENCE, Asked, Request, Task, in_main, words_of
 from synth.tables.table import Tables
 from synth.tables.targets import missing_key
 from synth.tables.wording import NOT_IN_TABLE, Bilingual, Sentences, Wordings
@@ -127,7 +127,7 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
     return Asked(
         query=asked,
         answer=NOT_IN_TABLE[language] if request.lacking else answer,
-        evidence=() if request.lacking else in_main(rows),
+        evidence=NO_EVIDENCE if request.lacking else in_main(rows),
         wording=wording,
         words=words_of(tables, n=str(row + 1), value=value),
         notes={"nth": (FROM_ONE,), "number": (FROM_ONE, AS_NUMBER), "after": ()}[wording],

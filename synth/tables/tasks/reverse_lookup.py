@@ -7,7 +7,7 @@ import numpy as np
 from synth.tables import steps
 from synth.tables.choices import Choices
 from synth.tables.query import cells_of, equal, query
-from synth.tables.question import Asked, Request, Task, in_main, words_of
+from synth.tables.question import NO_EVIDENCE, Asked, Request, Task, in_main, words_of
 from synth.tables.schema import Language
 from synth.tables.table import Column, Tables
 from synth.tables.targets import rows_equal
@@ -69,7 +69,7 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
     return Asked(
         query=query("reverse_lookup", table, where=where, give=cells_of([table.key_column])),
         answer=NOT_IN_TABLE[language] if request.lacking else table.key_column.cells[rows[0]],
-        evidence=() if request.lacking else in_main([rows[0]]),
+        evidence=NO_EVIDENCE if request.lacking else in_main([rows[0]]),
         wording="key",
         words=words_of(tables, pairs=_pairs(chosen, language)),
         steps=(steps.matches(0, language) if request.lacking else steps.fact(table, rows[0], columns),),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from synth.tables import steps
 from synth.tables.choices import Choices
 from synth.tables.query import cells_of, equal, query
-from synth.tables.question import Asked, Request, Task, in_main, listed, words_of
+from synth.tables.question import NO_EVIDENCE, Asked, Request, Task, in_main, listed, words_of
 from synth.tables.table import Tables
 from synth.tables.targets import missing_key
 from synth.tables.wording import NOT_IN_TABLE, Bilingual, Sentences, Wordings
@@ -59,7 +59,7 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
     return Asked(
         query=query("row", table, where=where, give=cells_of(table.columns)),
         answer=NOT_IN_TABLE[language] if request.lacking else listed([c.cells[row] for c in table.columns]),
-        evidence=() if request.lacking else in_main([row]),
+        evidence=NO_EVIDENCE if request.lacking else in_main([row]),
         wording="row",
         words=words_of(tables, value=value),
         notes=(ALL_COLUMNS,),

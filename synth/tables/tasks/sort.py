@@ -79,10 +79,7 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
         return None
     values = column.values()[conditions.rows]
     ranked = conditions.rows[np.argsort(-values if descending else values, kind="stable")]
-    lines = [
-        *(steps.fact(table, row, [table.key_column, column]) for row in conditions.rows.tolist()),
-        steps.in_order(table, column, ranked),
-    ]
+    facts = steps.facts(table, conditions.rows, [table.key_column, column]) if request.steps else []
     return Asked(
         query=query(
             "sort",
@@ -98,7 +95,7 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
             tables, where=conditions.clause, column=column.phrase, order=ORDERS[language][column.sort, descending]
         ),
         notes=(KEYS_ONLY, TIES_BY_TABLE),
-        steps=(steps.matches(0, language),) if request.lacking else tuple(lines),
+        steps=(steps.matches(0, language),) if request.lacking else (*facts, steps.in_order(table, column, ranked)),
     )
 
 

@@ -71,10 +71,7 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
         return None
     values = column.values()[conditions.rows]
     ranked = conditions.rows[np.argsort(-values if descending else values, kind="stable")][:k]
-    lines = [
-        *(steps.fact(table, row, [table.key_column, column]) for row in ranked.tolist()),
-        steps.in_order(table, column, ranked),
-    ]
+    facts = steps.facts(table, ranked, [table.key_column, column]) if request.steps else []
     return Asked(
         query=query(
             "top_k",
@@ -95,7 +92,7 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
             most=SUPERLATIVES[language][column.sort, descending],
         ),
         notes=(MOST_FIRST, KEYS_ONLY, TIES_BY_TABLE),
-        steps=(steps.matches(0, language),) if request.lacking else tuple(lines),
+        steps=(steps.matches(0, language),) if request.lacking else (*facts, steps.in_order(table, column, ranked)),
     )
 
 

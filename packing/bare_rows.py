@@ -1,0 +1,100 @@
+"""Conversations of nothing but roles and texts, as nearly all are, told by a few looks at each and none at every message.
+
+What is told apart here needs no more of packing.records; whatever is anything else gets its sentences there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+MAX_MESSAGES = 100_000
+
+Turns = tuple[tuple[str, ...], list[str]]
+"""The roles and the contents of a conversation, one each a message."""
+
+
+@dataclass(slots=True)
+class Bare:
+    """A conversation of nothing but roles and texts, without tools; numbers and names are those of a Conversation (packing.records)."""
+
+    index: int
+    row: int
+    name: str
+    id: str
+    roles: tuple[str, ...]
+    contents: list[str]
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The conversation as messages."""
+        return [{"role": role, "content": content} for role, content in zip(self.roles, self.contents, strict=True)]
+
+
+def bare(messages: Any) -> Turns | None:
+    """The roles and contents of messages that are nothing else, of known roles, one of them an assistant's; None for whatever is anything
+    else, usable or not."""
+    if type(messages) is not list:
+        return None
+    try:
+        roles = tuple([message["role"] for message in messages])
+        contents = [message["content"] for message in messages]
+        # A message has both keys, so two for each are all there are.
+        alone = sum(map(len, messages)) == 2 * len(roles)
+    except (KeyError, TypeError):
+        return None
+    return (roles, contents) if alone and _usual(roles, contents) else None
+
+
+def _usual(roles: tuple[Any, ...], contents: list[Any]) -> bool:
+    try:
+        known = ROLES.issuperset(roles) and "assistant" in roles
+    except TypeError:  # a role that is a list or an object
+        return False
+    return known and len(roles) <= MAX_MESSAGES and set(map(type, contents)) == {str}
+
+
+def lines_of(table: pa.Table) -> Iterator[bytes | None]:
+    """The lines of a piece, None for a blank one."""
+    for chunk in table.column("line").cast(pa.large_binary()).chunks:
+        edges = np.frombuffer(chunk.buffers()[1], np.int64)[chunk.offset : chunk.offset + len(chunk) + 1].tolist()
+        data = memoryview(chunk.buffers()[2] or b"")
+        for start, end in pairwise(edges):
+            yield _unless_blank(data[start:end].tobytes())
+
+
+def _unless_blank(line: bytes) -> bytes | None:
+    return line if line and not line.isspace() else None
+
+
+def bare_lists(column: pa.ChunkedArray) -> Iterator[Turns | None] | None:
+    """What `bare` says of every row of a column; None where the column can hold anything but lists of roles and contents."""
+    kind = column.type
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_struct(kind.value_type):
+        return None
+    fields = {field.name: field.type for field in kind.value_type}
+    if set(fields) != {"role", "content"} or not all(map(_is_text, fields.values())):
+        return None
+    return _lists(column)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _lists(column: pa.ChunkedArray) -> Iterator[Turns | None]:
+    for chunk in column.chunks:
+        lengths = chunk.value_lengths().fill_null(0).to_numpy()
+        ends = np.cumsum(lengths).tolist()
+        messages = chunk.flatten()
+        names = [field.name for field in messages.type]
+        flat = dict(zip(names, (values.to_pylist() for values in messages.flatten()), strict=True))
+        for end, length in zip(ends, lengths.tolist(), strict=True):
+            roles, contents = tuple(flat["role"][end - length : end]), flat["content"][end - length : end]
+            yield (roles, contents) if _usual(roles, contents) else None

@@ -1,0 +1,187 @@
+"""What is made of whole columns and rows at once is what is made one by one, and the bytes of a row are what they were."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import date
+from importlib.metadata import version
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from packing.chat import ChatTemplate
+from synth.tables.generate import DRAWN_AT_ONCE, HIDDEN_ROWS, MAIN, SECOND, Generator, Sizes, uniforms
+from synth.tables.lengths import TokenCounter
+from synth.tables.render.formats import FORMATS
+from synth.tables.render.json import JSON_ARRAY, JSON_LINES
+from synth.tables.render.markdown import MARKDOWN
+from synth.tables.schemas.catalogue import SCHEMAS
+from synth.tables.table import Column
+from synth.values.columns import (
+    Category,
+    Day,
+    Key,
+    Number,
+    day_cells,
+    day_text,
+    number_cells,
+    number_text,
+    number_values,
+    spelled,
+    uniforms_of,
+)
+from synth.values.keys import key_cells
+from synth.values.pools import as_cells
+from tests.packing import templates
+from tests.packing.test_tokenizer_families import ours
+from tests.synth.support import LOCALES, counter, row_of
+
+FAKER = "40.54.0"
+"""The version that the digests below were taken with."""
+DIGEST = "7d8219898e5cfa14bc13336c4c51fef7155228596d8a79fc0d364e153b926b54"
+
+
+@given(st.lists(st.integers(-(10**12), 10**12) | st.integers(-3, 12_000), max_size=8), st.integers(0, 3))
+def test_numbers_are_written_alike_one_by_one_and_all_at_once(numbers, decimals):
+    for values in (numbers, [abs(number) for number in numbers]):
+        cells = spelled(np.array(values, np.int64), decimals)
+        assert cells.tolist() == [number_text(value, decimals) for value in values]
+
+
+def test_every_number_that_a_column_may_hold_has_its_cell():
+    u = np.stack([np.linspace(0, 1, 4000, endpoint=False), np.tile(np.linspace(0, 1, 40, endpoint=False), 100)])
+    columns = 0
+    for schema in SCHEMAS.values():
+        for field in (*schema.main.fields, *(schema.second.fields if schema.second else ())):
+            content = field.content
+            if isinstance(content, Number):
+                values = number_values(content, u)
+                bounds = np.rint(np.array([content.low, content.high]) * 10**content.decimals).astype(np.int64)
+                values = np.concatenate([values, bounds // content.step * content.step])
+                cells = number_cells(content, values).tolist()
+                assert cells == [number_text(value, content.decimals) for value in values.tolist()]
+                columns += 1
+    assert columns > 40
+
+
+def test_days_and_keys_are_written_alike_one_by_one_and_all_at_once():
+    content = Day(date(1999, 12, 25), date(2004, 3, 3))
+    days = np.arange(content.first.toordinal(), content.last.toordinal() + 1)
+    assert day_cells(content, days).tolist() == [day_text(day) for day in days.tolist()]
+    keys = np.array([100_000, 15_432, 7, 999_999, 482_913])
+    assert key_cells("EMP", keys).tolist() == ["EMP-100000", "EMP-015432", "EMP-000007", "EMP-999999", "EMP-482913"]
+
+
+def test_contents_ask_for_as_many_uniforms_as_they_take():
+    generator = Generator.alone(SCHEMAS["orders"], rows=50, second=2, locale="en_US", split="train", distractors=0.2)
+    kinds = set()
+    for schema, count in product(SCHEMAS.values(), (1, 2)):
+        for field in (*schema.main.fields, *(schema.second.fields if schema.second else ())):
+            if uniforms_of(field.content) != count or isinstance(field.content, Key):
+                continue
+            kinds.add((type(field.content), count))
+            u, place = np.random.default_rng(0).random((2, 50)), np.arange(50)
+            whole = generator._column(field, u, place, place, as_cells(["OFF-1", "OFF-2"]))
+            bare = generator._column(field, u[:count], place, place, as_cells(["OFF-1", "OFF-2"]))
+            assert bare.cells.tolist() == whole.cells.tolist()
+    assert {(Category, 1), (Day, 1), (Number, 1), (Number, 2)} < kinds
+
+
+def test_a_column_gathers_the_rows_it_was_asked_for():
+    column = Column(
+        title="T", phrase="t", unit="", sort="number", cells=as_cells(list("abcdef")), numbers=np.arange(6), decimals=1
+    )
+    some = column.take(np.array([4, 0, 2]))
+    fewer = some.take(np.array([1, 2]))
+    assert fewer.cells.tolist() == ["a", "c"]
+    assert fewer.values().tolist() == [0, 2]
+    assert some.values().tolist() == [4, 0, 2]
+    assert column.cells.tolist() == list("abcdef")
+    assert (some.sort, some.decimals, some.additive) == ("number", 1, True)
+
+
+def test_uniforms_of_tables_are_the_same_alone_and_together():
+    names = list(SCHEMAS)
+    sizes = [
+        Sizes(row=row, attempt=row % 3, schema=SCHEMAS[names[row % len(names)]], main=40 + 90 * row, second=second)
+        for row in range(2 * len(names))
+        for second in ((None, 7) if SCHEMAS[names[row % len(names)]].second else (None,))
+    ]
+    together = uniforms(9, sizes, 0.1)
+    assert sum(block.size for drawn in together for block in drawn.values()) > 4 * DRAWN_AT_ONCE
+    for of, drawn in zip(sizes, together, strict=True):
+        (alone,) = uniforms(9, [of], 0.1)
+        assert alone.keys() == drawn.keys()
+        assert all(np.array_equal(alone[path], drawn[path]) for path in alone)
+        # of a table that is not shown, the key and whether a row is a near-duplicate, two uniforms each
+        assert of.schema.second is None or of.second is not None or len(drawn[SECOND]) == 4
+        (bare,) = uniforms(9, [of], 0.0)
+        assert np.array_equal(bare[MAIN], alone[MAIN][:-2])
+
+
+def test_a_second_table_that_is_not_shown_has_the_keys_it_would_show():
+    for name, schema in SCHEMAS.items():
+        if schema.second is None:
+            continue
+        common = {"rows": 80, "locale": "en_US", "split": "train", "row": 3, "distractors": 0.3}
+        shown = Generator.alone(schema, second=HIDDEN_ROWS, **common).tables()
+        hidden = Generator.alone(schema, second=None, **common).tables()
+        assert hidden.second is None
+        for one, other in zip(shown.main.columns, hidden.main.columns, strict=True):
+            assert one.cells.tolist() == other.cells.tolist(), name
+
+
+def test_a_template_that_is_caught_is_rendered(monkeypatch):
+    tokenizer = counter()._tokenizer
+    own = TokenCounter(tokenizer, ChatTemplate(templates.CHATML, tokenizer, today=date(2026, 1, 1)))
+    messages = [{"role": "user", "content": "How many?"}, {"role": "assistant", "content": "Three"}]
+    right = own.conversation(messages)
+    joined = own._joined(messages)
+    monkeypatch.setattr(own, "_joined", lambda _: joined._replace(text=joined.text + " and more"))
+    monkeypatch.setattr("synth.tables.lengths.is_tried", lambda _: True)
+    assert own.draft(messages) > right
+    assert own.conversation(messages) == right
+    assert own.template_disagreed == 1
+
+
+def families():
+    yield "builtin", counter()
+    for family in ("bpe", "nfc", "tekken", "unigram"):
+        tokenizer = ours(family)
+        yield family, TokenCounter(tokenizer, ChatTemplate(templates.CHATML, tokenizer, today=date(2026, 1, 1)))
+
+
+def test_rows_have_the_tokens_that_each_has_by_itself():
+    """Whether they were counted as one text or one by one, in every format, in tokenizers that do cut at line ends and others."""
+    together = {}
+    for family, own in families():
+        forms = [form for forms in FORMATS.values() for form in forms]
+        for (number, form), locale in product(enumerate(forms), (*LOCALES, "ja_JP")):
+            schema = list(SCHEMAS.values())[number % len(SCHEMAS)]
+            generator = Generator.alone(
+                schema, rows=60, second=None, locale=locale, split="train", row=number, distractors=0.1
+            )
+            rows = form.rows(generator.tables().main)
+            assert own.rows(rows, form).tolist() == own.lines([row + form.between for row in rows]).tolist()
+            assert own.rows(rows[:1], form).tolist() == own.lines([rows[0] + form.between]).tolist()
+            together.setdefault((family, form), set()).add(own._apart(rows, form))
+    for form in forms:
+        assert together["builtin", form] == {True}
+        assert together["unigram", form] == {False}
+    # the pattern of GPT-2 takes a line's end and the spaces behind it together, and rows of a JSON array begin with two
+    assert together["bpe", JSON_ARRAY] == {False}
+    assert together["bpe", JSON_LINES] == together["bpe", MARKDOWN] == {True}
+
+
+@pytest.mark.skipif(version("faker") != FAKER, reason=f"the digest was taken with the words of Faker {FAKER}")
+def test_rows_are_byte_for_byte_what_they_were():
+    digest = hashlib.sha256()
+    for number, (form, target) in enumerate(product(FORMATS, (2200, 5000))):
+        split = "test" if number % 3 == 0 else "train"
+        row = row_of(number, target=target, split=split, formats={form: 1.0}, locales={"en_US": 2.0, "zh_CN": 1.0})
+        digest.update(json.dumps(row, ensure_ascii=False, sort_keys=True).encode())
+    assert digest.hexdigest() == DIGEST
