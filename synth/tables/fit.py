@@ -40,7 +40,6 @@ SAMPLE_ROWS = 24
 SECOND_ROWS = (5, 240)
 FIRST_OF_OUTLINE, FIRST_OF_OPENING, FIRST_OF_QUESTION = 32, 2, 24
 """Numbers that are drawn at once for many conversations: as many as most of them take."""
-
 NARROWER = 2
 """How much narrower than its schema's mean a column of a small table may be."""
 
