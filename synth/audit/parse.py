@@ -6,10 +6,9 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
-from xml.etree import ElementTree
+from xml.parsers import expat
 
 
 class UnreadableError(ValueError):
@@ -130,20 +129,57 @@ def _html(text: str) -> Grid:
     end = text.find("</table>")
     if not text.startswith("<table>") or end < 0:
         raise UnreadableError("no HTML table stands where the table should")
-    rows = list(_html_rows(text[: end + len("</table>")]))
+    rows = _html_rows(text[: end + len("</table>")])
     return Grid(rows[0], rows[1:])
 
 
-def _html_rows(text: str) -> Iterator[list[str]]:
+INSIDE = {"table": "", "thead": "table", "tbody": "table", "td": "tr", "th": "tr"}
+"""What an element stands in; a row stands in any of the first three, or by itself."""
+
+
+class _HtmlRows:
+    """The cells of every row, from expat's events: no element of a tree, whose tens of thousands the garbage collector would walk."""
+
+    def __init__(self) -> None:
+        self.rows: list[list[str]] = []
+        self._open = [""]
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        """An element begins."""
+        parents = ("", "table", "thead", "tbody") if tag == "tr" else (INSIDE.get(tag),)
+        if self._open[-1] not in parents or attributes:
+            raise UnreadableError(f"<{tag}> stands in <{self._open[-1]}>: a table holds rows, and a row cells of text")
+        self._open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def end(self, tag: str) -> None:  # noqa: ARG002 (expat's signature)
+        """An element ends: the one that began last, or expat would have said so."""
+        self._open.pop()
+
+    def text(self, data: str) -> None:
+        """Some text."""
+        if self._open[-1] in ("td", "th"):
+            self.rows[-1][-1] += data
+        elif data.strip():
+            raise UnreadableError(f"the text {data.strip()[:20]!r} stands in no cell of the table")
+
+
+def _html_rows(text: str) -> list[list[str]]:
     """The cells of every row in one element, which is well formed; raises UnreadableError where it is not."""
+    found, parser = _HtmlRows(), expat.ParserCreate()
+    parser.buffer_text = True
+    parser.StartElementHandler, parser.EndElementHandler = found.start, found.end
+    parser.CharacterDataHandler = found.text
     try:
-        root = ElementTree.fromstring(text)  # noqa: S314 (it begins with an element)
-    except ElementTree.ParseError as error:
+        parser.Parse(text, True)  # noqa: FBT003 (expat takes it by position alone: this is all of it)
+    except expat.ExpatError as error:
         raise UnreadableError(f"the table is no well-formed HTML ({error})") from None
-    for row in root.iter("tr"):
-        if any(cell.tag not in ("td", "th") or len(cell) for cell in row):
-            raise UnreadableError("a row holds more than cells of text")
-        yield [cell.text or "" for cell in row]
+    if not found.rows:
+        raise UnreadableError("the table has no row")
+    return found.rows
 
 
 def _key_value(text: str) -> Grid:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from datetime import date
@@ -9,14 +10,21 @@ from importlib.metadata import version
 from itertools import product
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from packing.chat import ChatTemplate
-from synth.tables.generate import Generator
+from packing.dataset import schema as schemas
+from packing.dataset.errors import DatasetError
+from synth import synl_rows
+from synth.tables.fit import fitted
+from synth.tables.generate import DRAWN_AT_ONCE, HIDDEN_ROWS, MAIN, SECOND, Generator, Sizes, uniforms
 from synth.tables.lengths import TokenCounter
 from synth.tables.render.formats import FORMATS
+from synth.tables.render.json import JSON_ARRAY, JSON_LINES
+from synth.tables.render.markdown import MARKDOWN
 from synth.tables.schemas.catalogue import SCHEMAS
 from synth.tables.table import Column
 from synth.values.columns import (
@@ -36,7 +44,7 @@ from synth.values.keys import key_cells
 from synth.values.pools import as_cells
 from tests.packing import templates
 from tests.packing.test_tokenizer_families import ours
-from tests.synth.support import LOCALES, counter, row_of
+from tests.synth.support import LOCALES, counter, mix, row_of
 
 FAKER = "40.54.0"
 """The version that the digests below were taken with."""
@@ -102,6 +110,75 @@ def test_a_column_gathers_the_rows_it_was_asked_for():
     assert (some.sort, some.decimals, some.additive) == ("number", 1, True)
 
 
+def test_uniforms_of_tables_are_the_same_alone_and_together():
+    names = list(SCHEMAS)
+    sizes = [
+        Sizes(row=row, attempt=row % 3, schema=SCHEMAS[names[row % len(names)]], main=40 + 90 * row, second=second)
+        for row in range(2 * len(names))
+        for second in ((None, 7) if SCHEMAS[names[row % len(names)]].second else (None,))
+    ]
+    together = uniforms(9, sizes, 0.1)
+    assert sum(block.size for drawn in together for block in drawn.values()) > 4 * DRAWN_AT_ONCE
+    for of, drawn in zip(sizes, together, strict=True):
+        (alone,) = uniforms(9, [of], 0.1)
+        assert alone.keys() == drawn.keys()
+        assert all(np.array_equal(alone[path], drawn[path]) for path in alone)
+        # of a table that is not shown, the key and whether a row is a near-duplicate, two uniforms each
+        assert of.schema.second is None or of.second is not None or len(drawn[SECOND]) == 4
+        (bare,) = uniforms(9, [of], 0.0)
+        assert np.array_equal(bare[MAIN], alone[MAIN][:-2])
+
+
+def test_a_second_table_that_is_not_shown_has_the_keys_it_would_show():
+    for name, schema in SCHEMAS.items():
+        if schema.second is None:
+            continue
+        common = {"rows": 80, "locale": "en_US", "split": "train", "row": 3, "distractors": 0.3}
+        shown = Generator.alone(schema, second=HIDDEN_ROWS, **common).tables()
+        hidden = Generator.alone(schema, second=None, **common).tables()
+        assert hidden.second is None
+        for one, other in zip(shown.main.columns, hidden.main.columns, strict=True):
+            assert one.cells.tolist() == other.cells.tolist(), name
+
+
+def test_a_template_that_is_caught_is_rendered(monkeypatch):
+    tokenizer = counter()._tokenizer
+    own = TokenCounter(tokenizer, ChatTemplate(templates.CHATML, tokenizer, today=date(2026, 1, 1)))
+    messages = [{"role": "user", "content": "How many?"}, {"role": "assistant", "content": "Three"}]
+    right = own.conversation(messages)
+    joined = own._joined(messages)
+    monkeypatch.setattr(own, "_joined", lambda _: joined._replace(text=joined.text + " and more"))
+    monkeypatch.setattr("synth.tables.lengths.is_tried", lambda _: True)
+    assert own.draft(messages) > right
+    assert own.conversation(messages) == right
+    assert own.template_disagreed == 1
+
+
+def test_a_batch_of_rows_is_what_arrow_makes_of_them_one_by_one():
+    made = [
+        fitted(mix(tasks={"group": 1.0, "lookup": 1.0}), counter(), seed=2, row=row, split="train", target=2200)
+        for row in range(6)
+    ]
+    records = [synl_rows.record(row, "train", found) for row, found in enumerate(made)]
+    batch = synl_rows.batch_of(records, made)
+    assert batch.equals(pa.RecordBatch.from_pylist(records, schema=schemas.SYNL), check_metadata=True)
+    assert sum(map(len, batch.column("evidence").to_pylist())) > 60
+    options = {"lengths": [2200] * 6, "most_turns": 4}
+    synl_rows.check(batch, **options)
+    for row, (name, value) in product((0, 5), (("question", 9), ("message", 1), ("start", -1), ("end", 10**6))):
+        wrong = copy.deepcopy(records)
+        wrong[row]["evidence"][-1][name] = value
+        broken = pa.RecordBatch.from_pylist(wrong, schema=schemas.SYNL)
+        with pytest.raises(DatasetError, match=f"row train-0000000{row}: evidence"):
+            synl_rows.check(broken, **options)
+        rest = broken.slice(1)
+        if row == 0:
+            synl_rows.check(rest, **options | {"lengths": [2200] * 5})
+        else:
+            with pytest.raises(DatasetError, match=f"row train-0000000{row}: evidence"):
+                synl_rows.check(rest, **options | {"lengths": [2200] * 5})
+
+
 def families():
     yield "builtin", counter()
     for family in ("bpe", "nfc", "tekken", "unigram"):
@@ -115,18 +192,20 @@ def test_rows_have_the_tokens_that_each_has_by_itself():
     for family, own in families():
         forms = [form for forms in FORMATS.values() for form in forms]
         for (number, form), locale in product(enumerate(forms), (*LOCALES, "ja_JP")):
-            schema = list(SCHEMAS.values())[(number + len(together)) % len(SCHEMAS)]
+            schema = list(SCHEMAS.values())[number % len(SCHEMAS)]
             generator = Generator.alone(
                 schema, rows=60, second=None, locale=locale, split="train", row=number, distractors=0.1
             )
             rows = form.rows(generator.tables().main)
             assert own.rows(rows, form).tolist() == own.lines([row + form.between for row in rows]).tolist()
             assert own.rows(rows[:1], form).tolist() == own.lines([rows[0] + form.between]).tolist()
-            together.setdefault(family, []).append(own._apart(rows, form))
-    assert all(together["builtin"])
-    assert not any(together["unigram"])
+            together.setdefault((family, form), set()).add(own._apart(rows, form))
+    for form in forms:
+        assert together["builtin", form] == {True}
+        assert together["unigram", form] == {False}
     # the pattern of GPT-2 takes a line's end and the spaces behind it together, and rows of a JSON array begin with two
-    assert 0 < sum(together["bpe"]) < len(together["bpe"])
+    assert together["bpe", JSON_ARRAY] == {False}
+    assert together["bpe", JSON_LINES] == together["bpe", MARKDOWN] == {True}
 
 
 @pytest.mark.skipif(version("faker") != FAKER, reason=f"the digest was taken with the words of Faker {FAKER}")
