@@ -176,11 +176,9 @@ class ChatTemplate:
     def _spells_none(self, texts: Sequence[str]) -> bool:
         """Whether texts certainly spell no special token."""
         text = "\0".join(texts)
-        return (
-            self._special is None
-            or not any(opening in text for opening in self._openings)
-            or (self._special.search(text) is None)
-        )
+        # One character is looked for at ten times the speed of two.
+        begun = any(first in text and opening in text for first, opening in self._openings.items())
+        return self._special is None or not begun or self._special.search(text) is None
 
     def specials(self, text: str) -> list[tuple[int, int]]:
         """Where special tokens are spelled in a text: (start, end) in characters."""
@@ -282,9 +280,9 @@ def _spelling_of_any(special: Mapping[str, int]) -> re.Pattern[str] | None:
     return re.compile("|".join(map(re.escape, spellings))) if spellings else None
 
 
-def _openings_of(special: Mapping[str, int]) -> list[str]:
-    """What every spelling of a special token begins with, one of these: texts without any of them are quickly passed over."""
+def _openings_of(special: Mapping[str, int]) -> dict[str, str]:
+    """What spellings of special tokens begin with, by their first characters: a text without any of these spells none."""
     first: dict[str, list[str]] = {}
     for text in special:
         first.setdefault(text[:1], []).append(text)
-    return [reduce(common_prefix, texts) for texts in first.values()]
+    return {character: reduce(common_prefix, texts) for character, texts in first.items()}

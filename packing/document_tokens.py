@@ -16,11 +16,12 @@ from packing.dataset.errors import BadRowError, TokenizerError
 from packing.pieces import rows_at
 from packing.plan import Inputs, Tally
 from packing.records import Document, documents, first_is_document
-from packing.skipalign_tokens import BATCH_ROWS, Batch, ChatSpec, fit
+from packing.skipalign_tokens import Batch, ChatSpec, fit
 from packing.tokenizers import Tokenizer
 
 IGNORED = -100
 LOOKED_AT = 100
+BATCH_ROWS = 512
 
 
 def holds_documents(spec: ChatSpec, inputs: Inputs) -> bool:

@@ -38,16 +38,20 @@ def rows_per_shard(pieces: Sequence[Piece]) -> int:
     return max(1, min(MOST_ROWS, SHARD_BYTES * rows // max(size, 1)))
 
 
-def rows_at(inputs: Inputs, index: NDArray[np.int64], *, most: int, first: int | None = None) -> Iterator[RowSpan]:
+def rows_at(
+    inputs: Inputs, index: NDArray[np.int64], *, most: int, first: int | None = None, most_bytes: int | None = None
+) -> Iterator[RowSpan]:
     """The source rows `index` int64 [n] (rising, from 0 over all pieces), at most `most` at a time and `first` of them at first, each
-    span within one piece."""
+    span within one piece; about `most_bytes` at most where rows are as long as the piece's are on average."""
+    wanted = most
     first = most if first is None else first
     for piece in inputs.pieces:
+        most = wanted if most_bytes is None else min(wanted, 1 + most_bytes * piece.rows // max(piece.bytes, 1))
         begin, end = np.searchsorted(index, [piece.first_index, piece.first_index + piece.rows])
         if begin == end:
             continue
         table = inputs.read(piece)
-        starts = [begin, *range(begin + first, end, most)] if begin == 0 else range(begin, end, most)
+        starts = [begin, *range(begin + min(first, most), end, most)] if begin == 0 else range(begin, end, most)
         for start, stop in pairwise([*starts, end]):
             chosen = index[start:stop]
             local = chosen - piece.first_index

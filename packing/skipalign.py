@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
-from packing import skipalign_rows
+from packing import skipalign_kept, skipalign_rows
 from packing.chat import ChatTemplate
 from packing.chat_tokens import offsets_of
 from packing.dataset import schema as schemas
@@ -23,7 +23,7 @@ from packing.plan import Inputs, Piece, Plan, Shard, Survey, Tally
 from packing.positions import NO_GAP, TOO_LONG, Sequences, place
 from packing.skipalign_plan import compose, cut_by_tokens, runs, shards_of
 from packing.skipalign_statistics import count_rows, reason_name
-from packing.skipalign_tokens import Batch, concatenate, select, token_batches
+from packing.skipalign_tokens import Batch, select, token_batches
 from packing.spec import CommonSpec, Source
 
 WITHOUT_TURNS = frozenset({"pose", "random", "cream"})
@@ -66,15 +66,16 @@ def _is_planned(spec: Spec) -> bool:
     return spec.packing != "none" or spec.group > 1
 
 
-def survey(spec: Spec, piece: Piece, inputs: Inputs, tally: Tally) -> Survey:  # noqa: ARG001 (rows are counted when they are built)
-    """What every row of a piece will be: `n_tokens` int32, 0 for a row that gives none, and `turns` int32, its responses."""
-    lengths, turns = np.zeros(piece.rows, np.int32), np.zeros(piece.rows, np.int32)
+def survey(spec: Spec, piece: Piece, inputs: Inputs, tally: Tally) -> Survey:
+    """What every row of a piece will be: `n_tokens` int32, 0 for a row that gives none. Of rows that the plan will compose, also all that
+    packing.skipalign_kept names, and their tokens; those are counted here, the others when they are built."""
     index = np.arange(piece.first_index, piece.first_index + piece.rows)
+    if _is_planned(spec):
+        return skipalign_kept.keep(_batches(spec, inputs, index, tally), piece)
+    lengths = np.zeros(piece.rows, np.int32)
     for batch in _batches(spec, inputs, index, Tally()):
-        place_in_piece, t = batch.index - piece.first_index, batch.tokens
-        lengths[place_in_piece] = np.diff(t.offsets)
-        turns[place_in_piece] = np.diff(np.append(0, np.cumsum(t.responses))[t.block_offsets])
-    return Survey(table=pa.table({"n_tokens": lengths, "turns": turns}))
+        lengths[batch.index - piece.first_index] = np.diff(batch.tokens.offsets)
+    return Survey(table=pa.table({"n_tokens": lengths}))
 
 
 def plan(spec: Spec, inputs: Inputs, surveys: Sequence[pa.Table]) -> Plan:
@@ -84,21 +85,27 @@ def plan(spec: Spec, inputs: Inputs, surveys: Sequence[pa.Table]) -> Plan:
     if not needs_survey(spec):
         firsts = np.arange(0, rows, spec.shard_rows or rows_per_shard(inputs.pieces))
         return Plan.of_work([{"first": a, "rows": b - a} for a, b in runs(firsts, rows)])
-    lengths, turns = (
-        np.concatenate([s.column(name).to_numpy() for s in surveys]).astype(np.int64) for name in ("n_tokens", "turns")
-    )
     if _is_planned(spec):
-        composed = compose(
-            lengths,
-            turns,
-            group=spec.group,
-            variants=spec.variants,
-            capacity=spec.max_length,
-            packed=spec.packing != "none",
-        )
-        return Plan.of_work(shards_of(composed, rows=spec.shard_rows, tokens=spec.shard_tokens or SHARD_TOKENS))
+        return _plan_rows(spec, surveys)
+    lengths = np.concatenate([s.column("n_tokens").to_numpy() for s in surveys]).astype(np.int64)
     firsts = cut_by_tokens(lengths * spec.variants, spec.shard_tokens or SHARD_TOKENS)
     return Plan.of_work([{"first": a, "rows": b - a} for a, b in runs(firsts, rows)])
+
+
+def _plan_rows(spec: Spec, surveys: Sequence[pa.Table]) -> Plan:
+    """Shards of composed rows; the table of each says where the rows that it needs are kept."""
+    found = skipalign_kept.rows_of(surveys)
+    lengths, turns = (found.column(name).to_numpy().astype(np.int64) for name in ("n_tokens", "turns"))
+    composed = compose(
+        lengths,
+        turns,
+        group=spec.group,
+        variants=spec.variants,
+        capacity=spec.max_length,
+        packed=spec.packing != "none",
+    )
+    work = shards_of(composed, rows=spec.shard_rows, tokens=spec.shard_tokens or SHARD_TOKENS)
+    return Plan.of_work(work, tables=[found.take(pa.array(np.unique(w["rows"]).astype(np.int64))) for w in work])
 
 
 def schema(spec: Spec) -> pa.Schema:  # noqa: ARG001 (every kind is asked for the schema of its spec)
@@ -110,7 +117,7 @@ def build(spec: Spec, shard: Shard, inputs: Inputs, tally: Tally) -> Iterator[pa
     """The rows of one shard: in the order of the source, variants of a conversation behind each other; or composed as planned."""
     work = shard.work
     if _is_planned(spec):
-        yield from _build_planned(spec, work, inputs, tally)
+        yield from _build_planned(spec, shard, inputs, tally)
         return
     index = np.arange(work["first"], work["first"] + work["rows"])
     for batch in _batches(spec, inputs, index, tally):
@@ -121,14 +128,15 @@ def build(spec: Spec, shard: Shard, inputs: Inputs, tally: Tally) -> Iterator[pa
             yield lay_out(spec, chosen, np.tile(np.arange(spec.variants), count), one, one, tally)
 
 
-def _build_planned(spec: Spec, work: Mapping[str, Any], inputs: Inputs, tally: Tally) -> Iterator[pa.RecordBatch]:
-    rows, lost = np.array(work["rows"], np.int64), np.array(work["lost"], np.int64)
-    batches = list(_batches(spec, inputs, np.union1d(rows, lost), tally))
+def _build_planned(spec: Spec, shard: Shard, inputs: Inputs, tally: Tally) -> Iterator[pa.RecordBatch]:
+    assert shard.table is not None
+    rows, variants, samples, units = (
+        np.array(shard.work[name], np.int64) for name in ("rows", "variants", "samples", "units")
+    )
     if not len(rows):
         return
-    batch = concatenate(batches)
+    batch = skipalign_kept.read(shard.table, inputs)
     chosen = select(batch, np.searchsorted(batch.index, rows))
-    variants, samples, units = (np.array(work[name], np.int64) for name in ("variants", "samples", "units"))
     yield lay_out(spec, chosen, variants, samples, units, tally)
 
 

@@ -15,15 +15,13 @@ from packing.chat_tokens import offsets_of, within
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Composed:
     """Rows of a dataset as planned. `source` int64 [S]: source rows, unit by unit and row by row; `samples` int64 [U]: how many make each
-    unit (a unit is placed as one conversation); `variant` int64 [U]; `units` int64 [R]: how many make each row; `tokens` int64 [R];
-    `lost` int64: source rows that give nothing, handed out all the same so that their reasons are counted."""
+    unit (a unit is placed as one conversation); `variant` int64 [U]; `units` int64 [R]: how many make each row; `tokens` int64 [R]."""
 
     source: NDArray[np.int64]
     samples: NDArray[np.int64]
     variant: NDArray[np.int64]
     units: NDArray[np.int64]
     tokens: NDArray[np.int64]
-    lost: NDArray[np.int64]
 
 
 def compose(
@@ -58,7 +56,6 @@ def compose(
         variant=variant,
         units=np.diff(offsets),
         tokens=np.diff(filled[offsets]),
-        lost=np.flatnonzero(lengths == 0),
     )
 
 
@@ -89,7 +86,7 @@ def shards_of(composed: Composed, *, rows: int | None, tokens: int) -> list[dict
     parts = runs(firsts, count) or [(0, 0)]
     unit, sample = offsets_of(composed.units), offsets_of(composed.samples)
     work: list[dict[str, Any]] = []
-    for (a, b), lost in zip(parts, np.array_split(composed.lost, len(parts)), strict=True):
+    for a, b in parts:
         units = slice(unit[a], unit[b])
         work.append(
             {
@@ -97,7 +94,6 @@ def shards_of(composed: Composed, *, rows: int | None, tokens: int) -> list[dict
                 "samples": composed.samples[units].tolist(),
                 "variants": composed.variant[units].tolist(),
                 "units": composed.units[a:b].tolist(),
-                "lost": lost.tolist(),
             }
         )
     return work

@@ -30,8 +30,9 @@ from packing.records import Conversation, Rejected, conversations
 from packing.spec import Columns
 from packing.tokenizers import Tokenizer
 
-FIRST_ROWS, BATCH_ROWS = 32, 512
-"""Rows of the first batch, which a preview waits for, and of every other; where batches end leaves no trace in a file."""
+FIRST_ROWS, MOST_ROWS, BATCH_BYTES = 32, 4096, 4 * 1024 * 1024
+"""Rows of the first batch, which a preview waits for; the most of any other, and about how many bytes they are: short rows by the thousand,
+for a batch costs some hundred calls of numpy. Where batches end leaves no trace in a file."""
 
 
 class ChatSpec(Protocol):
@@ -70,7 +71,7 @@ def token_batches(
 
     Raises BadRowError for the first row that cannot be used, or counts such rows where the spec says so.
     """
-    for span in rows_at(inputs, index, most=BATCH_ROWS, first=FIRST_ROWS):
+    for span in rows_at(inputs, index, most=MOST_ROWS, first=FIRST_ROWS, most_bytes=BATCH_BYTES):
         laid = _laid_out(spec, _rows_of(spec, span), template, inputs.tokenizer, unseen=True)
         disagreed = template.disagreements(laid.tried)
         if disagreed:

@@ -36,6 +36,9 @@ CHECKED = 8192
 """Tokens of the first packed row that a model is run on to check its attention: passes in float32 over 131,072 tokens would
 take minutes each on a GPU, and what a boundary or a jump does shows on any number."""
 
+COMPARED = 131_072
+"""Tokens of it on which a kernel's outputs are compared: of a row that is shared by ranks no one of them may hold more."""
+
 ONE_AT_A_TIME = frozenset({"bloom"})
 """Types of models that cannot be told boundaries but take no positions either: they are run a sequence at a time."""
 
@@ -247,8 +250,8 @@ def check_kernel(model: PreTrainedModel, batch: Batch) -> None:
     """Check that the kernel a model's attention was asked to use is there and, on CUDA, agrees with the exact path on this
     batch's boundaries.
 
-    Random bfloat16 queries [1, heads, N, size] and keys [1, key_heads, N, size], the model's geometry: outputs on the
-    whole row, gradients on the ends of a long one. A wrong mask errs by the order of 1; rounding by hundredths. Raises
+    Random bfloat16 queries [1, heads, N, size] and keys [1, key_heads, N, size], the model's geometry: outputs on
+    COMPARED tokens of the row, gradients on CHECKED. A wrong mask errs by the order of 1; rounding by hundredths. Raises
     AttentionError.
     """
     config: Any = model.config
@@ -267,7 +270,7 @@ def check_kernel(model: PreTrainedModel, batch: Batch) -> None:
         "size": getattr(config, "head_dim", None) or config.hidden_size // heads,
     }
     kernel = flex if kind == "flex" else _varlen
-    compare_kernel(kernel, batch, **shape)
+    compare_kernel(kernel, ends_of(batch, COMPARED), **shape)
     compare_kernel(kernel, ends_of(batch, CHECKED), **shape, backward=True)
 
 

@@ -109,13 +109,9 @@ NEEDLE = pa.schema(
 the answers, with the share (0 to 100) of the context before them; `distractors` are wrong answers that stand in the context;
 `question_start` is the code point of input where the question begins; `depth` is null for tasks that have none."""
 
-ENCODINGS = {
-    "position_ids": "DELTA_BINARY_PACKED",
-    "input_ids": "BYTE_STREAM_SPLIT",
-    "labels": "BYTE_STREAM_SPLIT",
-}
-"""How columns of tokens lie on disk, by measurement (docs/performance.md): positions rise by one nearly everywhere, and of ids the high
-bytes say little, so that they compress by themselves. BYTE_STREAM_SPLIT of integers is Parquet's since format 2.11."""
+SPLIT_COLUMNS = ("input_ids", "labels", "position_ids")
+"""Columns whose values lie on disk byte by byte (BYTE_STREAM_SPLIT, of integers since Parquet's format 2.11), by measurement
+(docs/performance.md): of ids the high bytes say little, and the low bytes of positions come round every 256 tokens."""
 
 EVIDENCE = pa.struct(
     [

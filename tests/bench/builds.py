@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from packing.dataset.manifest import Manifest
-from packing.dataset.writer import PAGE_BYTES, ZSTD_LEVEL, encodings
+from packing.dataset.writer import encodings
 from packing.tokenizers import BUILTIN
 from service.commands.specs import take_in_sources
 from service.engine.executor import InlineExecutor
@@ -148,14 +148,7 @@ def floor(path: Path, texts_of: Callable[[pl.DataFrame], list[str]], **fields: A
         return tokens
 
     def write() -> int:
-        pq.write_table(
-            rows,
-            io.BytesIO(),
-            compression="zstd",
-            compression_level=ZSTD_LEVEL,
-            data_page_size=PAGE_BYTES,
-            **options,
-        )
+        pq.write_table(rows, io.BytesIO(), **options)
         return tokens
 
     return {"reading": read, "tokenising": tokenise, "writing": write}

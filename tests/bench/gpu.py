@@ -22,6 +22,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -56,16 +57,30 @@ def in_a_child(task: Task, seconds: float) -> Found:
 
 def last_line(command: Sequence[str], seconds: float) -> Found:
     """The JSON that a command's last line is; `why_not` where it ended badly or was ended after so many seconds."""
+    out, why_not = ended(command, seconds)
+    return {"why_not": why_not} if why_not else json.loads(out.splitlines()[-1])
+
+
+def ended(command: Sequence[str], seconds: float) -> tuple[str, str]:
+    """What a command said on stdout, and why it is not to be used: it ended badly, or was ended after so many seconds with
+    all that it had started."""
     more = {"PYTHONPATH": str(ROOT), "PYTORCH_ALLOC_CONF": "expandable_segments:True"}
-    try:
-        done = subprocess.run(
-            command, cwd=ROOT, env=os.environ | more, capture_output=True, text=True, timeout=seconds, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return {"why_not": LATE}
-    if done.returncode:
-        return {"why_not": f"{FAILED}: {(done.stderr.strip().splitlines() or ['without a word'])[-1][:200]}"}
-    return json.loads(done.stdout.splitlines()[-1])
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | more,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # of its own session: nobody else's processes are in it
+            return "", LATE
+    last = (err.strip().splitlines() or ["without a word"])[-1][:200]
+    return out, f"{FAILED}: {last}" if process.returncode else ""
 
 
 @dataclass(slots=True)
@@ -166,20 +181,9 @@ def recipe(folder: Path, model: Path, out: Path, *, steps: int, seconds: float) 
     )
     script = ROOT / "examples" / "recipes" / "skipalign.py"
     command = [sys.executable, str(script), *start, "--out", str(folder), "--steps", str(steps)]
-    try:
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=seconds + GRACE,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"recipe, from {whose}: {LATE}; the same command goes on with it"
-    if done.returncode:
-        return f"recipe, from {whose}: {FAILED}: {(done.stderr.strip().splitlines() or ['without a word'])[-1][:200]}"
+    _, why_not = ended(command, seconds + GRACE)
+    if why_not:
+        return f"recipe, from {whose}: {why_not}" + ("; the same command goes on with it" if why_not == LATE else "")
     for name in ("needles.png", "needles.vl.json", "runs.json", "runs.md"):
         if (folder / name).exists():
             shutil.copyfile(folder / name, out / f"recipe-{name}")

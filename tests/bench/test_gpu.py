@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -44,6 +46,8 @@ def test_flops_are_those_torch_counts():
     # which is no target, meets the output layer.
     causal, first = 6 * shape.layers * shape.hidden * length * length, 6 * 128 * 64
     assert counter.get_total_flops() == pytest.approx(shape.flops([length]) + causal + first, rel=0.01)
+    matrices = 3 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 96)
+    assert shape.flops([1]) == 6 * matrices + 6 * 3 * 64  # a token alone is no target
     two = shape.flops([length, 2 * length])
     assert two == pytest.approx(shape.flops([length]) + shape.flops([2 * length]))
 
@@ -123,6 +127,29 @@ def test_what_children_say_at_their_end(tmp_path: Path):
     assert child("import time; time.sleep(60)", 0.1) == {"why_not": "time was up"}
 
 
+def alive(process: int) -> bool:
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_what_a_child_has_started_ends_with_it(tmp_path: Path):
+    """A recipe's training would go on holding the GPU."""
+    code = (
+        "import pathlib, subprocess, sys, time\n"
+        "other = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(other.pid))\n"
+        "time.sleep(600)"
+    )
+    assert gpu.ended([sys.executable, "-c", code], 5) == ("", "time was up")
+    other = int((tmp_path / "pid").read_text())
+    deadline = time.monotonic() + 20  # the kernel ends it when it gets to it
+    while alive(other):
+        assert time.monotonic() < deadline, f"process {other} goes on"
+        time.sleep(0.05)
+
+
 def test_a_run_that_does_not_fit_says_so_and_other_errors_are_errors():
     def full(task: Task) -> dict[str, Any]:
         raise gpu_runs.TrainingError("too much") from torch.OutOfMemoryError("full")
@@ -188,21 +215,23 @@ def prepared(tmp_path: Path) -> Path:
     return tmp_path / "recipe"
 
 
-def recipe(folder: Path, model: str, monkeypatch: pytest.MonkeyPatch, *, code: int = 0) -> tuple[str, list[list[str]]]:
+def recipe(
+    folder: Path, model: str, monkeypatch: pytest.MonkeyPatch, *, why_not: str = ""
+) -> tuple[str, list[list[str]]]:
     """What is said of a recipe whose command is only looked at, and the command."""
     started: list[list[str]] = []
     out = folder.parent / "out"
     out.mkdir(exist_ok=True)
 
-    def start(command: list[str], **options: Any) -> Any:
+    def start(command: list[str], seconds: float) -> tuple[str, str]:
         started.append(command)
-        assert options["timeout"] == 60 + gpu.GRACE
+        assert seconds == 60 + gpu.GRACE
         (folder / "runs.md").write_text("| model |\n|---|\n| before |\n\n![needles](needles.png)\n")
         (folder / "needles.png").write_bytes(b"png")
         (folder / "runs.json").write_text("{}")
-        return gpu.subprocess.CompletedProcess(command, code, "", "error: broken\n")
+        return "", why_not
 
-    monkeypatch.setattr(gpu.subprocess, "run", start)
+    monkeypatch.setattr(gpu, "ended", start)
     return gpu.recipe(folder, folder.parent / model, out, steps=7, seconds=60), started
 
 
@@ -219,8 +248,10 @@ def test_the_recipe_starts_from_the_model_where_there_is_one(prepared: Path, mon
     said, ((*_, start, _, _, _, _),) = recipe(prepared, "none", monkeypatch)
     assert start == "--tiny"
     assert "from the preset tiny, drawn at random" in said
-    said, _ = recipe(prepared, "none", monkeypatch, code=1)
+    said, _ = recipe(prepared, "none", monkeypatch, why_not="failed: error: broken")
     assert said.endswith("failed: error: broken")
+    said, _ = recipe(prepared, "none", monkeypatch, why_not=gpu.LATE)
+    assert said.endswith("time was up; the same command goes on with it")
 
 
 def test_a_recipe_without_datasets_where_the_service_is_not_says_what_to_do(

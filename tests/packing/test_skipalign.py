@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from packing import skipalign
+from packing import skipalign, skipalign_tokens
 from packing.dataset.errors import BadRowError, DatasetError, InputError, SpecError
 from packing.dataset.reader import read_manifest
 from packing.plan import Tally
@@ -59,6 +59,22 @@ def test_how_it_is_sharded_changes_no_row(talks, build, fields):
     if "shard_tokens" in fields:
         assert len(files) > 5
         assert all(f.tokens <= 900 or f.rows == 1 for f in files)
+
+
+def test_batches_are_bounded_by_bytes_and_leave_no_trace(talks, build, monkeypatch):
+    rows, sizes, chat_tokens = rows_of(build(talks, strategy="all")), [], skipalign_tokens.chat_tokens
+
+    def counted(layouts, encoded):
+        sizes.append(len(layouts))
+        return chat_tokens(layouts, encoded)
+
+    monkeypatch.setattr(skipalign_tokens, "chat_tokens", counted)
+    for most_bytes, most in ((1 << 30, 32), (talks.stat().st_size // 10 + 1, 7), (1, 1)):
+        sizes.clear()
+        monkeypatch.setattr(skipalign_tokens, "BATCH_BYTES", most_bytes)
+        assert rows_of(build(talks, strategy="all")) == rows
+        assert max(sizes) == most
+        assert sum(sizes) == 60
 
 
 def test_the_seed_moves_gaps_and_nothing_else(talks, build):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from transformers import LlamaConfig, MistralConfig, PreTrainedModel, Qwen2Confi
 
 from tests.training.reference import BLOCK, CASES, SIZES, build, packed, plain_states, sequences
 from training.attention import (
+    CHECKED,
+    COMPARED,
     KINDS,
     NAME,
     _kernel,
@@ -19,12 +22,14 @@ from training.attention import (
     _varlen,
     boundary_attention,
     check_attention,
+    check_kernel,
     compare_kernel,
     kernel_of,
     refuse_windows,
 )
 from training.batch import Batch
 from training.errors import AttentionError
+from training.flex import flex
 from training.model import hidden_states
 
 
@@ -221,6 +226,24 @@ def test_the_kernel_check_finds_wrong_gradients_behind_right_outputs():
     compare_kernel(half_right, batch, heads=4, key_heads=2, size=16)
     with pytest.raises(AttentionError, match=r"half_right attention kernel differs .* in its gradients"):
         compare_kernel(half_right, batch, heads=4, key_heads=2, size=16, backward=True)
+
+
+@pytest.mark.parametrize(("kind", "kernel"), [("auto", _varlen), ("varlen", _varlen), ("flex", flex), ("exact", None)])
+def test_on_cuda_the_kernel_that_is_asked_for_is_compared_both_ways(
+    kind: str, kernel: Any, monkeypatch: pytest.MonkeyPatch
+):
+    """Outputs on up to 131,072 tokens of a row, gradients on fewer."""
+    compared: list[Any] = []
+    monkeypatch.setattr(
+        "training.attention.compare_kernel", lambda kernel, batch, **options: compared.append((kernel, batch, options))
+    )
+    monkeypatch.setattr("training.attention.ends_of", lambda batch, most: (batch, most))
+    model, row = llama("eager"), SimpleNamespace(input_ids=SimpleNamespace(is_cuda=True))
+    model.config._attn_implementation = KINDS[kind]
+    check_kernel(model, row)  # type: ignore[arg-type]
+    shape = {"heads": 4, "key_heads": 2, "size": 16}
+    wanted = [(kernel, (row, COMPARED), shape), (kernel, (row, CHECKED), shape | {"backward": True})]
+    assert compared == (wanted if kernel else [])
 
 
 @pytest.mark.parametrize(

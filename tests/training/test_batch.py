@@ -178,6 +178,7 @@ def test_the_ends_of_a_row_keep_what_they_were(count: int, seed: int, most: int)
     numbers = [np.repeat(np.arange(len(b) - 1), np.diff(b)) for b in (batch.cu_seq_lens, ends.cu_seq_lens)]
     before, after = numbers[0][kept], numbers[1]
     assert (np.diff(before) != 0).tolist() == (np.diff(after) != 0).tolist()
+    assert (ends.cu_seq_lens.diff() > 0).all()
     assert ends.max_length == np.bincount(after).max()
     wanted = batch.targets[0, kept].tolist()
     wanted[head - 1] = -100

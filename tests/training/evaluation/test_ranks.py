@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ pytestmark = pytest.mark.slow
 def test_two_ranks_evaluate_as_one_process(
     config_of: Callable[..., dict[str, Any]], model_folder: Path, needles_of: Any, tmp_path: Path
 ):
-    """With weights spread, on batches and windows of uneven number and length; and nobody waits for ever."""
+    """With weights spread, and beside rows over both ranks with layers computed again; on batches and windows of uneven
+    number and length; and nobody waits for ever."""
     folder = tmp_path / "texts"
     folder.mkdir()
     (folder / "a.txt").write_text("It was short, and it was told. " * 9)
@@ -36,9 +38,11 @@ def test_two_ranks_evaluate_as_one_process(
         },
     )
     alone(written(tmp_path, "alone", value))
-    assert end(start((2, written(tmp_path, "two", value)))) == ([0, 0], [])
-    for step in (0, 4):
-        places = [tmp_path / name / "evaluations" / f"step-{step:08d}" for name in ("alone", "two")]
+    thrifty = value | {"parallel": {"sequence": 2}, "model": value["model"] | {"checkpointing": True}}
+    jobs = [(2, written(tmp_path, "two", value)), (2, written(tmp_path, "shared", thrifty))]
+    assert end(start(*jobs)) == ([0] * 4, [])
+    for step, other in product((0, 4), ("two", "shared")):
+        places = [tmp_path / name / "evaluations" / f"step-{step:08d}" for name in ("alone", other)]
         assert [sorted(path.name for path in place.iterdir()) for place in places][1] == sorted(
             ["answers.jsonl", "done.json", "needles.json", "needles.png", "settings.json", "texts.json"]
         )

@@ -1,0 +1,87 @@
+"""What surveys keep of rows that are composed over a whole dataset, so that each is tokenised once: its tokens, and its blocks behind them.
+
+What is trained, and which blocks are responses, stands in the sign: a token or a length that is not is kept as its complement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from packing.chat_tokens import ChatTokens, offsets_of
+from packing.kept import checksums, read_kept
+from packing.plan import Inputs, Piece, Survey
+from packing.skipalign_tokens import Batch, concatenate
+
+
+def keep(batches: Iterable[Batch], piece: Piece) -> Survey:
+    """The survey of a piece: of every row its `n_tokens` int32 (0: it gives none), its `turns` int32 (responses), how many `blocks` int32
+    are kept behind its tokens, the `checksum` uint32 of both, its `id`, and whether it is a `document`."""
+    found = list(batches)
+    count = piece.rows
+    n_tokens, turns, blocks = (np.zeros(count, np.int32) for _ in range(3))
+    checksum, ids = np.zeros(count, np.uint32), np.full(count, "", object)
+    kept = np.zeros(0, np.int32)
+    documents = bool(found) and found[0].documents
+    if found:
+        batch = concatenate(found)
+        place, t = batch.index - piece.first_index, batch.tokens
+        n_tokens[place], blocks[place] = np.diff(t.offsets), np.diff(t.block_offsets)
+        turns[place] = np.diff(offsets_of(t.responses.astype(np.int64))[t.block_offsets])
+        sizes = np.diff(t.offsets) + np.diff(t.block_offsets)
+        of_token = _of_token(np.diff(t.offsets), np.diff(t.block_offsets))
+        kept = np.empty(len(of_token), np.int32)
+        kept[of_token] = np.where(t.trained, t.ids, ~t.ids)
+        kept[~of_token] = np.where(t.responses, t.lengths, ~t.lengths)
+        checksum[place] = checksums(kept, sizes)
+        ids[place] = batch.ids
+    columns = {"n_tokens": n_tokens, "turns": turns, "blocks": blocks, "checksum": checksum}
+    table = pa.table({**columns, "id": pa.array(ids, pa.string()), "document": np.full(count, documents)})
+    return Survey(table=table, kept=kept)
+
+
+def rows_of(surveys: Sequence[pa.Table]) -> pa.Table:
+    """The rows of all surveys with their number over all pieces (`row`), and where they are kept (`survey`, `offset`)."""
+    parts: list[pa.Table] = []
+    for number, survey in enumerate(surveys):
+        n_tokens, blocks = (survey.column(name).to_numpy().astype(np.int64) for name in ("n_tokens", "blocks"))
+        offset = pa.array(offsets_of(n_tokens + blocks)[:-1])
+        part = survey.replace_schema_metadata(None).append_column("offset", offset)
+        parts.append(part.append_column("survey", pa.array(np.full(len(offset), number, np.int32))))
+    table = pa.concat_tables(parts).combine_chunks()
+    return table.append_column("row", pa.array(np.arange(table.num_rows)))
+
+
+def read(table: pa.Table, inputs: Inputs) -> Batch:
+    """The rows of a table that `rows_of` made, or of some of its rows, as they were when they were kept; raises SourceError where they are
+    not."""
+    n_tokens, blocks = (table.column(name).to_numpy().astype(np.int64) for name in ("n_tokens", "blocks"))
+    kept = read_kept(inputs, table, n_tokens + blocks)
+    of_token = _of_token(n_tokens, blocks)
+    tokens, lengths = kept[of_token], kept[~of_token]
+    return Batch(
+        ids=table.column("id").to_pylist(),
+        index=table.column("row").to_numpy(),
+        documents=bool(table.column("document")[0].as_py()),
+        tokens=ChatTokens(
+            ids=_bare(tokens),
+            trained=tokens >= 0,
+            offsets=offsets_of(n_tokens),
+            responses=lengths >= 0,
+            lengths=_bare(lengths).astype(np.int64),
+            block_offsets=offsets_of(blocks),
+        ),
+    )
+
+
+def _of_token(n_tokens: NDArray[np.int64], blocks: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which kept numbers are tokens, and not lengths of blocks: bool [numbers]."""
+    return np.repeat(np.tile([True, False], len(n_tokens)), np.stack([n_tokens, blocks], 1).ravel())
+
+
+def _bare(values: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Complements turned back."""
+    return np.where(values < 0, ~values, values)
