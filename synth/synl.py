@@ -127,7 +127,7 @@ def build(spec: Spec, shard: Shard, inputs: Inputs, tally: Tally) -> Iterator[pa
             if row == first or row % AUDITED == 0:
                 tally.count("rows_audited")
                 tally.count("answers_audited", audit(record))
-        yield pa.RecordBatch.from_pylist(records, schema=schemas.SYNL)
+        yield synl_rows.batch_of(records, made)
     tally.count("tokenizer_disagreements", counter.disagreed)
     if counter.template_disagreed:
         tally.count("template_disagreements", counter.template_disagreed)

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from packing.dataset import schema as schemas
 from packing.dataset.errors import DatasetError
 from synth.audit.rows import final_answer
 from synth.tables.fit import Fitted
@@ -41,6 +42,27 @@ def record(row: int, split: str, found: Fitted) -> dict[str, Any]:
     }
 
 
+def batch_of(records: Sequence[Mapping[str, Any]], made: Sequence[Fitted]) -> pa.RecordBatch:
+    """Rows as a batch, each with the conversation that it was made of, whose evidence is taken as arrays."""
+    kind = schemas.SYNL.field("evidence").type
+    spans = np.concatenate([found.conversation.evidence for found in made])
+    ends = np.cumsum([0, *(len(found.conversation.evidence) for found in made)])
+    columns = {
+        "question": spans[:, 0],
+        "message": np.zeros(len(spans), np.int64),
+        "start": spans[:, 1],
+        "end": spans[:, 2],
+    }
+    fields = list(kind.value_type)
+    struct = pa.StructArray.from_arrays([pa.array(columns[f.name], f.type) for f in fields], fields=fields)
+    evidence = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), struct, type=kind)
+    arrays = [
+        evidence if field.name == "evidence" else pa.array([row[field.name] for row in records], field.type)
+        for field in schemas.SYNL
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schemas.SYNL)
+
+
 def numbers(batch: pa.RecordBatch) -> NDArray[np.int64]:
     """The number of each row, which its id ends with: int64 [n]; raises DatasetError for an id that ends with none."""
     found: list[int] = []
@@ -57,8 +79,10 @@ def check(batch: pa.RecordBatch, *, lengths: Sequence[int], most_turns: int) -> 
     """Raise DatasetError naming the first row that breaks an invariant: known names, turns by turns, one query and one answer a
     question, responses that end with their answers, evidence inside the message it names, and as many tokens as were asked for:
     `lengths` are those of the batch's rows."""
-    for row, target in zip(batch.to_pylist(), lengths, strict=True):
-        reason = _fault(row, target, most_turns)
+    rows = batch.select([name for name in batch.schema.names if name != "evidence"]).to_pylist()
+    misplaced = _faults_of_evidence(batch, rows)
+    for number, (row, target) in enumerate(zip(rows, lengths, strict=True)):
+        reason = _fault(row, target, most_turns) or misplaced.get(number, "")
         if reason:
             message = f"row {row['id']}: {reason}"
             raise DatasetError(message, param=row["id"])
@@ -81,13 +105,22 @@ def _fault(row: Mapping[str, Any], target: int, most_turns: int) -> str:
             return f"a response does not end with its answer {answer!r}"
     if not shortest(target) <= row["n_tokens"] <= target:
         return f"it has {row['n_tokens']} tokens, and was to have {shortest(target)} to {target}"
-    return _fault_of_evidence(row, count)
-
-
-def _fault_of_evidence(row: Mapping[str, Any], count: int) -> str:
-    for span in row["evidence"]:
-        if not (0 <= span["question"] < count and span["message"] == 0):
-            return f"evidence speaks of question {span['question']} and message {span['message']}"
-        if not 0 <= span["start"] < span["end"] <= len(row["messages"][0]["content"]):
-            return f"evidence lies at {span['start']}..{span['end']}, outside its message"
     return ""
+
+
+def _faults_of_evidence(batch: pa.RecordBatch, rows: Sequence[Mapping[str, Any]]) -> dict[int, str]:
+    """What is wrong with the evidence of rows, by their numbers in the batch: spans speak of questions that there are, and lie in the
+    first message."""
+    column = batch.column("evidence")
+    spans, of = column.flatten(), np.repeat(np.arange(len(rows)), column.value_lengths().to_numpy())
+    question, message, start, end = (spans.field(name).to_numpy() for name in ("question", "message", "start", "end"))
+    counts = np.array([len(row["queries"]) for row in rows])[of]
+    sizes = np.array([len(row["messages"][0]["content"]) if row["messages"] else 0 for row in rows])[of]
+    unasked = (question < 0) | (question >= counts) | (message != 0)
+    outside = (start < 0) | (start >= end) | (end > sizes)
+    found: dict[int, str] = {}
+    for place in np.flatnonzero(unasked | outside).tolist():
+        told = f"evidence speaks of question {question[place]} and message {message[place]}"
+        lies = f"evidence lies at {start[place]}..{end[place]}, outside its message"
+        found.setdefault(int(of[place]), told if unasked[place] else lies)
+    return found

@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import date
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from packing.spec import CommonSpec, StrictModel
-from synth.tables.outline import Mix
+from synth.tables.outline import FEWEST_ROWS, KEY_FIRST, QUESTION_FIRST, Mix, Small, able_columns
 from synth.tables.render.formats import FORMATS
 from synth.tables.schemas.catalogue import SCHEMAS
 from synth.tables.tasks.catalogue import TASKS
 from synth.values.pools import is_served
 
-SHORTEST, LONGEST = 256, 2**20
+SHORTEST, LONGEST = 64, 2**20
 Tokens = Annotated[int, Field(ge=SHORTEST, le=LONGEST)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
@@ -49,6 +49,33 @@ class Turns(StrictModel):
             message = f"min ({self.min}) is above max ({self.max})"
             raise ValueError(message)
         return self
+
+
+ColumnSort = Literal["reference", "text", "category", "number", "date"]
+SORTS_OF_COLUMNS: tuple[ColumnSort, ...] = get_args(ColumnSort)
+MOST_COLUMNS = 16
+
+
+class Columns(StrictModel):
+    """How many columns a table has, the key among them."""
+
+    min: Annotated[int, Field(ge=2, le=MOST_COLUMNS)] = 2
+    max: Annotated[int, Field(ge=2, le=MOST_COLUMNS)] = MOST_COLUMNS
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.min > self.max:
+            message = f"min ({self.min}) is above max ({self.max})"
+            raise ValueError(message)
+        return self
+
+
+class SmallTables(StrictModel):
+    """Tables smaller than their schemas: some columns beside the key, of some sorts, and few rows."""
+
+    columns: Columns = Columns()
+    sorts: Annotated[list[ColumnSort], Field(min_length=1)] = Field(default_factory=lambda: list(SORTS_OF_COLUMNS))
+    least_rows: Annotated[int, Field(ge=2, le=FEWEST_ROWS)] = FEWEST_ROWS
 
 
 _LISTED: TypeAdapter[list[int]] = TypeAdapter(Annotated[list[Tokens], Field(min_length=1, max_length=1000)])
@@ -111,9 +138,12 @@ class Spec(CommonSpec):
     locales: Annotated[Weights, _weights("locale", LOCALES)] = LOCALE_WEIGHTS
     schemas: Annotated[Weights, _weights("schema", ", ".join(SCHEMAS), SCHEMAS)] = dict.fromkeys(SCHEMAS, 1.0)
     turns: Turns = Turns()
+    small_tables: SmallTables | None = None
     reasoning: Share = 0.5
     unanswerable: Share = 0.05
     distractors: Share = 0.1
+    question_first: Share = QUESTION_FIRST
+    key_first: Share = KEY_FIRST
     split: Annotated[Weights, _weights("split", "train and test", SPLIT_WEIGHTS)] = SPLIT_WEIGHTS
     template_date: date = date(2026, 1, 1)
 
@@ -127,6 +157,29 @@ class Spec(CommonSpec):
                 f"add one of {able}, or give join the weight 0"
             )
             raise _problems({("tasks", "join"): message})
+        return self
+
+    @model_validator(mode="after")
+    def _small(self) -> Self:
+        small = self.small_tables
+        if small is None:
+            return self
+        found: dict[tuple[str, ...], str] = {}
+        able = ", ".join(name for name, task in TASKS.items() if task.any_table)
+        for name, weight in self.tasks.items():
+            if weight > 0 and not TASKS[name].any_table:
+                found["tasks", name] = (
+                    f"small_tables may lack what {name} needs: give it the weight 0, and one to any of {able}"
+                )
+        for name, weight in self.schemas.items():
+            most = 1 + len(able_columns(SCHEMAS[name], small.sorts))
+            if weight > 0 and most < small.columns.min:
+                found["schemas", name] = (
+                    f"{name} has {most} columns of small_tables.sorts, the key among them, "
+                    f"and small_tables.columns.min is {small.columns.min}: ask for fewer, allow more sorts, or give it the weight 0"
+                )
+        if found:
+            raise _problems(found)
         return self
 
     def wanted(self) -> tuple[Literal["rows", "tokens"], int]:
@@ -152,4 +205,13 @@ class Spec(CommonSpec):
             reasoning=self.reasoning,
             unanswerable=self.unanswerable,
             distractors=self.distractors,
+            question_first=self.question_first,
+            key_first=self.key_first,
+            small=self._small_mix(),
         )
+
+    def _small_mix(self) -> Small | None:
+        small = self.small_tables
+        if small is None:
+            return None
+        return Small(columns=(small.columns.min, small.columns.max), sorts=tuple(small.sorts), rows=small.least_rows)

@@ -36,11 +36,12 @@ from synth.values.pools import Split
 
 ATTEMPTS = 24
 ROUNDS = 24
-FEWEST_ROWS = 6
 SAMPLE_ROWS = 24
 SECOND_ROWS = (5, 240)
 FIRST_OF_OUTLINE, FIRST_OF_OPENING, FIRST_OF_QUESTION = 32, 2, 24
 """Numbers that are drawn at once for many conversations: as many as most of them take."""
+NARROWER = 2
+"""How much narrower than its schema's mean a column of a small table may be."""
 
 
 class LengthError(InputError):
@@ -106,7 +107,10 @@ def drawn(
 
 def _sizes(counter: TokenCounter, outline: Outline, split: Split, *, row: int, attempt: int, target: int) -> Sizes:
     """As many candidate rows as the length may need, and more."""
-    count = int(target / row_tokens(counter, outline.schema, outline.locale, outline.format, split) * 1.15) + 32
+    per_row = row_tokens(counter, outline.schema, outline.locale, outline.format, split)
+    if len(outline.order) < len(outline.schema.main.fields):
+        per_row *= len(outline.order) / len(outline.schema.main.fields) / NARROWER
+    count = int(target / per_row * 1.15) + 32
     second = second_rows(target) if outline.second else None
     return Sizes(row=row, attempt=attempt, schema=outline.schema, main=count, second=second)
 
@@ -135,6 +139,13 @@ def _fitted(mix: Mix, counter: TokenCounter, first: Drawn, *, seed: int, row: in
         (at_hand,) = drawn(mix, counter, seed=seed, rows=[row], split=split, targets=[target], attempt=attempt)
     message = f"row {row} ({split}) cannot be brought to {target} tokens: raise length, or ask for fewer turns"
     raise LengthError(message, param="/length")
+
+
+def smallest(mix: Mix, counter: TokenCounter, *, row: int, split: Split) -> tuple[int, float]:
+    """Tokens of the conversation that seed 0 draws for a row, with the fewest rows its table may have, and of a row of its table in the
+    mean; (0, 0) where its first draw lends itself to no questions. For mixes without second tables."""
+    (first,) = drawn(mix, counter, seed=0, rows=[row], split=split, targets=[0], attempt=0)
+    return _Attempt(first, counter, split).smallest()
 
 
 def second_rows(target: int) -> int:
@@ -172,7 +183,7 @@ class _Attempt:
         aim, tolerance = target - (target - low) // 3, (target - low) // 4
         chosen = self._first(counts, aim, beside)
         for _ in range(ROUNDS):
-            if chosen is None or len(chosen) < FEWEST_ROWS:
+            if chosen is None or len(chosen) < self._outline.fewest_rows:
                 return None
             draft = self._draft(Tables(main=main.take(chosen), second=second), head, beside)
             if draft is None:
@@ -188,12 +199,24 @@ class _Attempt:
             chosen = adjusted(chosen, counts, aim - estimate, tolerance)
         return None
 
+    def smallest(self) -> tuple[int, float]:
+        """Tokens of the conversation on the first rows, the fewest allowed, and the mean of theirs."""
+        form = self._outline.format
+        main = reordered(self._drawn.tables.tables().main, list(self._outline.order))
+        main = main.take(np.arange(self._outline.fewest_rows))
+        draft = self._draft(Tables(main=main, second=None), form.head(main), [])
+        if draft is None:
+            return 0, 0.0
+        lines = form.rows(main)
+        tokens = self._counter.conversation(draft.conversation(lines).messages)
+        return tokens, float(self._counter.rows(lines, form).mean())
+
     def _first(self, counts: NDArray[np.int64], aim: int, others: Sequence[Body]) -> NDArray[np.int64]:
         """As many rows as there may be room for beside the other tables, before the questions are known."""
         beside = 120 + 150 * len(self._outline.turns)
         beside += sum(int(self._counter.rows(body.rows, self._outline.format).sum()) for body in others)
         room = int(np.searchsorted(np.cumsum(counts), aim - beside, side="right"))
-        return np.arange(max(FEWEST_ROWS, min(room, len(counts))))
+        return np.arange(max(self._outline.fewest_rows, min(room, len(counts))))
 
     def _draft(self, tables: Tables, head: str, others: Sequence[Body]) -> _Draft | None:
         """The questions on these tables."""

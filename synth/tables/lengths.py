@@ -81,7 +81,9 @@ class TokenCounter:
         text = form.between.join(rows) + form.between
         sizes = map(len if text.isascii() else utf8_length, rows)
         ends = np.cumsum(np.fromiter(sizes, np.int64, count=len(rows)) + len(form.between))
-        return np.diff(np.searchsorted(self._encoded([text]).starts, ends), prepend=0)
+        before = np.searchsorted(self._encoded([text]).starts, ends)
+        before[1:] -= before[:-1].copy()
+        return before
 
     def conversation(self, messages: Sequence[Mapping[str, str]]) -> int:
         """Tokens of a conversation rendered by the chat template, everything included."""

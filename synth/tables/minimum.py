@@ -5,22 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from synth.tables.fit import FEWEST_ROWS, row_tokens, second_rows
+from synth.tables.fit import row_tokens, second_rows, smallest
 from synth.tables.generate import Generator
-from synth.tables.lengths import TokenCounter
-from synth.tables.outline import Mix
+from synth.tables.lengths import WIDE, TokenCounter
+from synth.tables.outline import FEWEST_ROWS, Mix
 from synth.tables.render.formats import FORMATS
 from synth.tables.schemas.catalogue import SCHEMAS
 from synth.tables.tasks.catalogue import TASKS
 from synth.values.pools import Split
 
+TRIALS = 64
+"""Conversations that the least length of small tables is measured on."""
 OPENING_TOKENS = 180
 ANSWER_TOKENS, STEPS_TOKENS = 140, 320
 """Room for a question with its answer, and more for its steps on the smallest table."""
 
 
 def minimum_length(mix: Mix, counter: TokenCounter, split: Split) -> int:
-    """Tokens that any conversation of a mix has room in, rounded up to a hundred."""
+    """Tokens that any conversation of a mix has room in, rounded up to a hundred, or to ten where tables are small."""
+    if mix.small is not None:
+        return _minimum_of_small(mix, counter, split)
     joins = any(mix.tasks.get(name, 0) > 0 and task.joins for name, task in TASKS.items())
     turn = ANSWER_TOKENS + (STEPS_TOKENS if mix.reasoning > 0 else 0)
     tables = max(
@@ -30,6 +34,14 @@ def minimum_length(mix: Mix, counter: TokenCounter, split: Split) -> int:
         for form in _used(mix.formats)
     )
     return math.ceil((OPENING_TOKENS + tables + mix.turns[0] * turn) / 100) * 100
+
+
+def _minimum_of_small(mix: Mix, counter: TokenCounter, split: Split) -> int:
+    """The longest of some conversations with the fewest rows, and never so few tokens that two draws in three miss the window between
+    two numbers of rows."""
+    found = [smallest(mix, counter, row=row, split=split) for row in range(TRIALS)]
+    room, step = max(tokens for tokens, _ in found), max(row for _, row in found)
+    return math.ceil(max(room, step / 3 / (1 - WIDE)) / 10) * 10
 
 
 def _used(weights: Mapping[str, float]) -> list[str]:

@@ -46,7 +46,8 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One task. `ask` gives None where this table does not lend itself to it (the caller draws again)."""
+    """One task. `ask` gives None where this table does not lend itself to it (the caller draws again); `any_table`: it does with any
+    two rows and columns."""
 
     name: str
     family: Family
@@ -54,6 +55,7 @@ class Task:
     ask: Callable[[Tables, Choices, Request], Asked | None]
     can_lack: bool
     joins: bool = False
+    any_table: bool = False
 
 
 def in_main(rows: Sequence[int] | NDArray[np.int64]) -> Evidence:

@@ -75,7 +75,7 @@ def rendered(rows: pl.DataFrame) -> list[str]:
 def positions(folder: Path, *, short: bool) -> Result:
     """Bytes that a token's position takes on disk, of rows that skip."""
     path = folder / "conversations.jsonl"
-    builds.conversations(path, 600_000 if short else 12_000_000)
+    builds.conversations(path, 600_000 if short else 24_000_000)
     with builds.folder() as out:
         manifest = builds.build(
             out, kind="skipalign", source={"path": str(path)}, max_position=WINDOW, max_length=LONGEST, probability=1
@@ -90,7 +90,7 @@ def race(folder: Path, *, short: bool) -> Race:
     """Ours and datasets, as shipped and with the fast tokenizer."""
     datasets.disable_progress_bars()
     path = folder / "conversations.jsonl"
-    builds.conversations(path, 600_000 if short else 12_000_000)
+    builds.conversations(path, 600_000 if short else 24_000_000)
     spec = {"kind": "skipalign", "source": {"path": str(path)}, "max_position": WINDOW, "max_length": LONGEST}
     reference = AutoTokenizer.from_pretrained(str(BUILTIN))
 

@@ -56,7 +56,7 @@ def race(folder: Path, *, short: bool) -> Race:
     """Ours and datasets, as shipped and with the fast tokenizer."""
     datasets.disable_progress_bars()
     path = folder / "corpus.jsonl"
-    builds.documents(path, 600_000 if short else 12_000_000)
+    builds.documents(path, 600_000 if short else 24_000_000)
     spec = {"kind": "cip", "source": {"path": str(path)}, "sequence_length": LENGTH}
     reference = AutoTokenizer.from_pretrained(str(BUILTIN))
     return Race(

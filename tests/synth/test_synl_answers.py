@@ -242,3 +242,16 @@ def test_a_condition_compares_as_its_query_says():
         kept("<", "5", "number")
     with pytest.raises(UnreadableError, match="'A-1' is no number"):
         evaluate({"table": "T", "give": {"what": "sum", "column": "Key"}}, {"T": grid})
+
+
+def test_the_rows_of_a_joined_table_must_meet_every_condition_to_be_evidence():
+    main = Grid(["Key", "Link"], [["A-1", "B-1"], ["A-2", "B-2"], ["A-3", "B-9"]])
+    other = Grid(["Link", "Kind", "Size"], [["B-1", "x", "1"], ["B-2", "x", "5"], ["B-3", "y", "7"]])
+    where = [
+        {"table": "O", "column": "Kind", "is": "=", "value": "x", "as": "text"},
+        {"table": "O", "column": "Size", "is": ">=", "value": "3", "as": "number"},
+    ]
+    join = {"table": "O", "column": "Link", "key": "Link"}
+    found = evaluate({"table": "M", "join": join, "where": where, "give": {"what": "count"}}, {"M": main, "O": other})
+    assert found.values == ["1"]
+    assert found.evidence == [("M", 1), ("O", 1)]

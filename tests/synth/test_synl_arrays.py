@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from datetime import date
@@ -9,11 +10,16 @@ from importlib.metadata import version
 from itertools import product
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from packing.chat import ChatTemplate
+from packing.dataset import schema as schemas
+from packing.dataset.errors import DatasetError
+from synth import synl_rows
+from synth.tables.fit import fitted
 from synth.tables.generate import DRAWN_AT_ONCE, HIDDEN_ROWS, MAIN, SECOND, Generator, Sizes, uniforms
 from synth.tables.lengths import TokenCounter
 from synth.tables.render.formats import FORMATS
@@ -38,7 +44,7 @@ from synth.values.keys import key_cells
 from synth.values.pools import as_cells
 from tests.packing import templates
 from tests.packing.test_tokenizer_families import ours
-from tests.synth.support import LOCALES, counter, row_of
+from tests.synth.support import LOCALES, counter, mix, row_of
 
 FAKER = "40.54.0"
 """The version that the digests below were taken with."""
@@ -146,6 +152,31 @@ def test_a_template_that_is_caught_is_rendered(monkeypatch):
     assert own.draft(messages) > right
     assert own.conversation(messages) == right
     assert own.template_disagreed == 1
+
+
+def test_a_batch_of_rows_is_what_arrow_makes_of_them_one_by_one():
+    made = [
+        fitted(mix(tasks={"group": 1.0, "lookup": 1.0}), counter(), seed=2, row=row, split="train", target=2200)
+        for row in range(6)
+    ]
+    records = [synl_rows.record(row, "train", found) for row, found in enumerate(made)]
+    batch = synl_rows.batch_of(records, made)
+    assert batch.equals(pa.RecordBatch.from_pylist(records, schema=schemas.SYNL), check_metadata=True)
+    assert sum(map(len, batch.column("evidence").to_pylist())) > 60
+    options = {"lengths": [2200] * 6, "most_turns": 4}
+    synl_rows.check(batch, **options)
+    for row, (name, value) in product((0, 5), (("question", 9), ("message", 1), ("start", -1), ("end", 10**6))):
+        wrong = copy.deepcopy(records)
+        wrong[row]["evidence"][-1][name] = value
+        broken = pa.RecordBatch.from_pylist(wrong, schema=schemas.SYNL)
+        with pytest.raises(DatasetError, match=f"row train-0000000{row}: evidence"):
+            synl_rows.check(broken, **options)
+        rest = broken.slice(1)
+        if row == 0:
+            synl_rows.check(rest, **options | {"lengths": [2200] * 5})
+        else:
+            with pytest.raises(DatasetError, match=f"row train-0000000{row}: evidence"):
+                synl_rows.check(rest, **options | {"lengths": [2200] * 5})
 
 
 def families():

@@ -24,7 +24,9 @@ from service.engine.tokenizers import find_tokenizer
 from service.kinds import spec_of
 from service.storage.objects import Objects
 from synth import synl, synl_rows
+from synth.audit.parse import table_named
 from synth.synl_spec import Spec
+from synth.tables.generate import SORTS
 from synth.tables.schemas.catalogue import SCHEMAS
 from synth.tables.tasks.catalogue import TASKS
 from tests.synth.support import build, question_of, rows_of
@@ -141,11 +143,28 @@ def test_shares_are_those_asked_for(tmp_path):
         ({"locales": {"xx_YY": 1}}, "/locales/xx_YY", "every other locale of Faker"),
         ({"schemas": {"ledger": 1}}, "/tasks/join", "add one of employees, "),
         ({"schemas": {"people": 1}}, "/schemas/people", "there are employees, "),
-        ({"length": [4096, 12]}, "/length/1", "greater than or equal to 256"),
+        ({"length": [4096, 12]}, "/length/1", "greater than or equal to 64"),
         ({"length": {"min": 900, "max": 800}}, "/length", "min (900) is above max"),
         ({"length": {"max": "x"}}, "/length/max", "valid integer"),
         ({"turns": {"min": 3, "max": 2}}, "/turns", "min (3) is above max (2)"),
         ({"reasoning": 1.5}, "/reasoning", "less than or equal to 1"),
+        ({"question_first": 2}, "/question_first", "less than or equal to 1"),
+        ({"key_first": -1}, "/key_first", "greater than or equal to 0"),
+        ({"small_tables": {}}, "/tasks/sort", "give it the weight 0, and one to any of lookup, row"),
+        ({"tasks": {"row": 1}, "small_tables": {"columns": {"min": 1}}}, "/small_tables/columns/min", "equal to 2"),
+        (
+            {"tasks": {"row": 1}, "small_tables": {"columns": {"min": 3, "max": 2}}},
+            "/small_tables/columns",
+            "min (3) is above max (2)",
+        ),
+        ({"tasks": {"row": 1}, "small_tables": {"least_rows": 1}}, "/small_tables/least_rows", "equal to 2"),
+        ({"tasks": {"row": 1}, "small_tables": {"sorts": []}}, "/small_tables/sorts", "at least 1 item"),
+        ({"tasks": {"row": 1}, "small_tables": {"sorts": ["key"]}}, "/small_tables/sorts/0", "'reference', 'text'"),
+        (
+            {"tasks": {"row": 1}, "small_tables": {"sorts": ["reference"], "columns": {"min": 2}}},
+            "/schemas/ledger",
+            "ledger has 1 columns of small_tables.sorts, the key among them, and small_tables.columns.min is 2",
+        ),
         ({"split": {"dev": 1}}, "/split/dev", "train and test"),
         ({"samples": 0}, "/samples", "greater than or equal to 1"),
         ({"source": {"path": "x"}}, "/source", "no such field"),
@@ -352,6 +371,34 @@ def test_a_preview_shows_rows_at_once(tmp_path, capsys):
     assert out.startswith(f"row 0 · id train-00000000 · split train · task {rows[0]['task']} · ")
     assert f"    | {rows[0]['messages'][1]['content'].splitlines()[-1]}\n" in out
     assert f"({len(rows[0]['messages'][0]['content'])} characters)" in out
+
+
+@pytest.mark.parametrize(
+    ("columns", "sorts", "least_rows", "key_first"),
+    [((2, 2), ("number",), 2, 1.0), ((3, 4), ("category", "date"), 6, 0.0)],
+)
+def test_small_tables_have_the_columns_and_rows_they_are_to(columns, sorts, least_rows, key_first, tmp_path):
+    small = {"columns": dict(zip(("min", "max"), columns, strict=True)), "sorts": sorts, "least_rows": least_rows}
+    schemas = {"patients": 1, "flights": 1} if columns == (2, 2) else {"sensors": 1, "ledger": 1}
+    fields = {"tasks": {"lookup": 2, "row": 1}, "schemas": schemas, "locales": {"en_US": 1}}
+    shape = {"key_first": key_first, "question_first": 0.0, "turns": {"min": 2, "max": 2}, "reasoning": 1.0}
+    length = [520] if columns == (2, 2) else [900]
+    folder = build(tmp_path / "set", samples=60, length=length, small_tables=small, **fields, **shape)
+    assert recompute(folder, verify(folder)) == 120
+    seen, first, fewest = set(), set(), 10**6
+    for row in rows_of(folder):
+        content, query = row["messages"][0]["content"], json.loads(row["queries"][0])
+        grid = table_named(content, query["table"], row["format"])
+        main = next(SCHEMAS[name].main for name in schemas if SCHEMAS[name].main.name[0] == query["table"])
+        contents = {field.english: SORTS[type(field.content)] for field in main.fields}
+        assert {contents[title] for title in grid.titles} <= {"key", *sorts}
+        seen.add(len(grid.titles))
+        first.add(contents[grid.titles[0]] == "key")
+        fewest = min(fewest, len(grid.rows))
+        assert content.startswith("Table: ") or "\n\nTable: " in content.partition("?")[0]
+    assert seen == set(range(columns[0], columns[1] + 1))
+    assert first == {key_first == 1.0} or (key_first == 0.0 and first == {True, False})
+    assert fewest >= least_rows
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)

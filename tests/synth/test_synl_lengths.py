@@ -15,9 +15,11 @@ from transformers import AutoTokenizer
 
 from packing.chat import ChatTemplate
 from packing.tokenizers import BUILTIN, Tokenizer
+from synth.audit.parse import table_named
 from synth.tables.fit import fitted
 from synth.tables.lengths import TokenCounter, adjusted, shortest, targets
 from synth.tables.minimum import minimum_length
+from synth.tables.outline import FEWEST_ROWS, Small
 from synth.tables.render.formats import FORMATS
 from tests.packing import templates
 from tests.packing.test_tokenizer_families import ours
@@ -72,6 +74,21 @@ def test_the_minimum_is_enough(fields):
     for number in range(60):
         row = row_of(number, target=least, **fields)
         assert 0.93 * least <= row["n_tokens"] <= least
+
+
+@pytest.mark.parametrize("sorts", [("number",), ("text", "date")])
+def test_the_minimum_of_small_tables_is_enough_and_leaves_no_room_for_many_rows(sorts):
+    small = Small(columns=(2, 3), sorts=sorts, rows=2)
+    fields = {"tasks": {"lookup": 1.0, "row": 1.0}, "turns": (2, 2), "reasoning": 1.0, "small": small}
+    fields |= {"schemas": {"patients": 1.0, "vehicles": 1.0}}
+    least = minimum_length(mix(**fields), counter(), "train")
+    assert least < minimum_length(mix(**fields | {"small": None}), counter(), "train") / 2
+    rows = [row_of(number, target=least, **fields) for number in range(60)]
+    assert all(0.93 * least <= row["n_tokens"] <= least for row in rows)
+    tables = [table_named(r["messages"][0]["content"], json.loads(r["queries"][0])["table"], r["format"]) for r in rows]
+    assert min(len(table.rows) for table in tables) < FEWEST_ROWS
+    # A long narrow table has as many rows as there is room for.
+    assert 0.93 * 3000 <= row_of(0, target=3000, **fields)["n_tokens"] <= 3000
 
 
 def test_what_was_measured_for_one_mix_or_tokenizer_is_not_taken_for_another():

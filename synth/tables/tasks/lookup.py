@@ -66,4 +66,4 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
     )
 
 
-LOOKUP = Task(name="lookup", family="retrieval", wordings=WORDINGS, ask=ask, can_lack=True)
+LOOKUP = Task(name="lookup", family="retrieval", wordings=WORDINGS, ask=ask, can_lack=True, any_table=True)

@@ -71,4 +71,4 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
     )
 
 
-ROW = Task(name="row", family="retrieval", wordings=WORDINGS, ask=ask, can_lack=True)
+ROW = Task(name="row", family="retrieval", wordings=WORDINGS, ask=ask, can_lack=True, any_table=True)
