@@ -37,6 +37,7 @@ class StoreInputs:
             replace(piece, field=pointer) for pointer, record in sorted(sources.items()) for piece in record.pieces
         )
         self._tokenizer = tokenizer
+        self._kept = dict[int, tuple[str, np.dtype[Any]]]()
 
     @property
     def pieces(self) -> Sequence[Piece]:
@@ -60,18 +61,38 @@ class StoreInputs:
             return np.zeros(0, np.int32)
         opens = np.append(True, spans[1:, 0] != spans[:-1, 1])
         starts, ends = spans[opens, 0], spans[np.append(opens[1:], True), 1]
-        path = kept_path(self._work, number)
+        path, kind = self._kept_as(number)
+        width = kind.itemsize
         try:
-            parts = self._objects.read_ranges(path, (starts * 4).tolist(), (ends * 4).tolist())
+            parts = self._objects.read_ranges(path, (starts * width).tolist(), (ends * width).tolist())
         except EOFError as error:
             message = f"what was kept of the source while it was surveyed is cut short in the store ({path})"
             raise SourceError(message) from error
-        return np.frombuffer(b"".join(parts), "<i4")
+        return np.frombuffer(b"".join(parts), kind).astype(np.int32, copy=False)
+
+    def _kept_as(self, number: int) -> tuple[str, np.dtype[Any]]:
+        """Where the numbers kept of a piece are, and their type; each is looked for once."""
+        if number not in self._kept:
+            narrow = kept_path(self._work, number, NARROW)
+            found = self._objects.size(narrow) is not None
+            self._kept[number] = (narrow, NARROW) if found else (kept_path(self._work, number, WIDE), WIDE)
+        return self._kept[number]
 
 
-def kept_path(work: str, number: int) -> str:
-    """Where the numbers kept of a piece are."""
-    return f"{work}/kept/{number:08d}.bin"
+NARROW, WIDE = np.dtype("<u2"), np.dtype("<i4")
+"""How kept numbers lie in the store: in two bytes where all of a piece fit, as ids of vocabularies up to 65,536 do."""
+
+
+def kept_path(work: str, number: int, kind: np.dtype[Any]) -> str:
+    """Where the numbers kept of a piece are, if they are of this type."""
+    return f"{work}/kept/{number:08d}.{kind.str[1:]}.bin"
+
+
+def write_kept(objects: Objects, work: str, number: int, values: NDArray[np.int32]) -> None:
+    """Keep the numbers of a piece, int32 [n]."""
+    fit = not len(values) or (int(values.min()) >= 0 and int(values.max()) < 2**16)
+    kind = NARROW if fit else WIDE
+    objects.write(kept_path(work, number, kind), values.astype(kind, copy=False).view(np.uint8).data)
 
 
 @lru_cache(maxsize=2)

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from packing.dataset.errors import LongweaveError, TokenizerError
@@ -19,7 +18,7 @@ from packing.dataset.writer import write_shard
 from packing.plan import Kind, Shard, Tally
 from packing.spec import CommonSpec
 from service.engine import poison
-from service.engine.inputs import StoreInputs, kept_path
+from service.engine.inputs import StoreInputs, write_kept
 from service.engine.memory import keep_freed_memory
 from service.engine.tokenizers import TokenizerRecord, gave_up
 from service.faults import crash_point
@@ -168,7 +167,7 @@ def _survey(job: Job, objects: Objects, work: str, number: int) -> None:
     crash_point("task_begun")
     found = job.kind.survey(job.spec, piece, job.inputs, tally)
     if found.kept is not None:
-        objects.write(kept_path(work, number), found.kept.astype("<i4", copy=False).view(np.uint8).data)
+        write_kept(objects, work, number, found.kept)
     crash_point("survey_kept")
     # The table is the survey's receipt: it comes last.
     write_table(
