@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 EVERY = {"cip": 4, "mixture": 12, "needle": 4, "skipalign": 4, "synl": 20}
 """The so-manyth disk of each record that the tests go on from; `make faults` takes all."""
-DAMAGES = {"cip": 18, "mixture": 20, "needle": 5, "skipalign": 14, "synl": 0}
+DAMAGES = {"cip": 18, "mixture": 20, "needle": 5, "skipalign": 40, "synl": 0}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_no_manifest_stands_before_the_end_and_every_one_that_does_verifies(repl
 
 @pytest.mark.parametrize("kind", sorted(kind for kind, count in DAMAGES.items() if count))
 def test_damage_to_an_unfinished_job_is_made_good_or_told(replay_of, kind):
-    figures = damage_to_work(replay_of(kind), DAMAGES[kind], seed=3)
+    figures = damage_to_work(replay_of(kind), DAMAGES[kind], seed=4)
     assert figures.wrong == []
     assert figures.done.total() == DAMAGES[kind]
     assert figures.again + figures.told == figures.done
