@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from packing.dataset.errors import DatasetError
@@ -150,12 +151,19 @@ def test_page_checksums_are_verified_too(tmp_path: Path):
     data, caught = path.read_bytes(), 0
     source = open_source(str(folder))
     source._checked.add(f"data/{path.name}")  # type: ignore[attr-defined]
-    for at in range(60, 260, 20):
+    group = pq.read_metadata(path).row_group(0)
+    columns = {c.path_in_schema: c for c in map(group.column, range(group.num_columns))}
+    # The end of a column's chunk is the end of its page, behind whose header the checksum begins.
+    ends = [
+        columns[f"{name}.list.element"].data_page_offset + columns[f"{name}.list.element"].total_compressed_size
+        for name in ("input_ids", "labels", "position_ids", "seq_lengths")
+    ]
+    for at in (end - back for end in ends for back in (1, 4, 9)):
         path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
         with pytest.raises(DatasetError, match=r"train-00000-of-00001\.parquet is damaged in row group"):
             take(RowStream(source, seed=3), 8)
         caught += 1
-    assert caught == 10
+    assert caught == 12
 
 
 @pytest.mark.parametrize(
