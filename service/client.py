@@ -226,7 +226,10 @@ class Client:
                 source.response.read()
                 raise refusal(source.response)
             for event in source:
-                if event.event != "bye" and event.data:
+                if event.event == "bye":
+                    message = f"the service breaks its stream of events off ({event.data})"
+                    raise UnreachableError(message)
+                if event.data:
                     yield json.loads(event.data)
 
 

@@ -86,6 +86,7 @@ def _build(spec: CommonSpec, out: Path, executor: Executor, progress: Progress) 
         )
     except LongweaveError:
         # What cannot succeed leaves nothing; an interrupt or a crash leaves its receipts for the next try.
+        executor.settle()
         discard(objects, work=WORK, target="")
         _remove_empty(out, existed=existed)
         raise

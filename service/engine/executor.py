@@ -47,6 +47,10 @@ class Executor(Protocol):
 
     def run(self, payloads: Sequence[bytes], check: Callable[[], None]) -> Iterator[bytes]: ...
 
+    def settle(self) -> None:
+        """Wait until the tasks of a run that was stopped have ended: whoever removes what a job left comes behind its last writer."""
+        ...
+
     def alive(self) -> bool:
         """Whether it can be expected to run anything at all; asked before a job is claimed, so that none is charged an attempt for it."""
         ...
@@ -60,6 +64,9 @@ class InlineExecutor:
         for payload in payloads:
             check()
             yield run_task(payload)
+
+    def settle(self) -> None:
+        """Nothing: tasks end here before a run does."""
 
     def alive(self) -> bool:
         """As long as we are."""
@@ -76,6 +83,7 @@ class RayExecutor:
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
         self._counted, self._counted_at = 1, -math.inf
+        self._landing = list[Any]()
         self._pillars = dict[int, tuple[str, str]]()
 
     def start(self) -> None:
@@ -157,6 +165,16 @@ class RayExecutor:
         """Whether the processes that a local Ray stands on still live; a cluster's are its own business."""
         return all(identity(pid) == who for pid, who in self._pillars.items())
 
+    def settle(self) -> None:
+        """Wait until the tasks that were cancelled last have ended with their workers; not for long, where one does not."""
+        import ray
+
+        landing, self._landing = self._landing, []
+        if landing:
+            _, left = ray.wait(landing, num_returns=len(landing), timeout=LANDING_SECONDS)
+            if left:
+                log.warning("cancelled tasks=%d still run", len(left))
+
     def _cpus(self) -> int:
         """How many tasks run at once: our workers, or the CPUs of all nodes of the cluster, looked at every other second."""
         if self._address is None:
@@ -170,7 +188,7 @@ class RayExecutor:
 
     def run(self, payloads: Sequence[bytes], check: Callable[[], None]) -> Iterator[bytes]:
         """Yield results as tasks end. Twice as many tasks as workers are in flight; what is left when we stop is cancelled, and
-        has ended when we return: whoever removes what a job left does so behind its last writer.
+        writes for some moments more: see `settle`.
 
         A task whose worker dies is tried three times, the last time with nothing beside it: one that only died with its neighbours
         lives then. Raises WorkerLostError for one that does not.
@@ -196,7 +214,9 @@ class RayExecutor:
                         raise WorkerLostError(payload)
                     (suspects if tries[payload] == TRIES - 1 else waiting).append(payload)
         finally:
-            _cancel(list(flying))
+            for reference in flying:
+                ray.cancel(reference, force=True)
+            self._landing = list(flying)
 
     def _launch(self, waiting: list[bytes], suspects: list[bytes], flying: dict[Any, bytes]) -> None:
         """Put tasks into flight: those that wait, and when these have landed one suspect at a time."""
@@ -206,19 +226,6 @@ class RayExecutor:
         if suspects and not flying:
             payload = suspects.pop()
             flying[self._task.remote(payload)] = payload
-
-
-def _cancel(references: list[Any]) -> None:
-    """Have tasks killed, and wait until they are."""
-    import ray
-
-    for reference in references:
-        ray.cancel(reference, force=True)
-    if not references:
-        return
-    _, left = ray.wait(references, num_returns=len(references), timeout=LANDING_SECONDS)
-    if left:
-        log.warning("cancelled tasks=%d still run", len(left))
 
 
 def _result_of(reference: Any) -> bytes | None:

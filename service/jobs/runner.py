@@ -317,6 +317,10 @@ class Runner:
 
     def _clear(self, job: Job) -> None:
         """Remove what an ended job leaves; what cannot be removed now is no reason to fail."""
+        try:
+            self._parts.executor.settle()
+        except Exception as error:
+            log.warning("job=%s tasks not waited for error=%s", job.id, failures.sentence(error))
         left = [work_folder(job)] if job.state is State.SUCCEEDED else [work_folder(job), folder_of(job.target)]
         for place in left:
             try:

@@ -289,11 +289,12 @@ def test_events_are_taken_up_after_a_break(client, wire, built):
     assert breaks == ["0", str(events[0]["id"])]
 
 
-def test_a_stream_that_breaks_off_before_the_end_tells_the_end_all_the_same(client, wire, built):
+@pytest.mark.parametrize("byes", [1, 3])
+def test_a_stream_that_breaks_off_before_the_end_tells_the_end_all_the_same(client, wire, built, byes):
     job, silent = built[2]["id"], []
 
     def bend(request, response):
-        if "/events" not in str(request.url) or len(silent) >= 1:
+        if "/events" not in str(request.url) or len(silent) >= byes:
             return response
         silent.append(1)
         bye = b'event: bye\ndata: "the server stops"\n\n'
@@ -302,7 +303,7 @@ def test_a_stream_that_breaks_off_before_the_end_tells_the_end_all_the_same(clie
     wire.bend = bend
     # The job has ended meanwhile: what ended it must come nevertheless.
     assert [event["data"]["state"] for event in client.events(job) if event["type"] == "state"][-1] == "succeeded"
-    assert len(silent) == 1
+    assert len(silent) == byes
 
 
 def test_a_stream_that_is_refused_for_a_while_is_asked_for_again(client, wire, built):

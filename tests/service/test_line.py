@@ -163,6 +163,7 @@ def test_who_stops_a_build_over_ray_comes_behind_its_last_writer(tmp_path, two_w
         places = [tmp_path / f"{number}-{name}" for name in "ab"]
         with pytest.raises(Interrupted):
             list(two_workers.run([str(place).encode() for place in places], stop_when_both_write))
+        two_workers.settle()
         sizes = [place.stat().st_size for place in places]
         time.sleep(0.3)
         assert [place.stat().st_size for place in places] == sizes
