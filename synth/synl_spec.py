@@ -22,33 +22,33 @@ Tokens = Annotated[int, Field(ge=SHORTEST, le=LONGEST)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
-class Span(StrictModel):
+class _Range(StrictModel):
+    """A least and a most."""
+
+    min: int
+    max: int
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.min > self.max:
+            message = f"min ({self.min}) is above max ({self.max})"
+            raise ValueError(message)
+        return self
+
+
+class Span(_Range):
     """Lengths from `min` to `max` tokens, drawn evenly (`uniform`) or evenly on a logarithmic scale."""
 
     min: Tokens = 2000
     max: Tokens = 100_000
     draw: Literal["log_uniform", "uniform"] = "log_uniform"
 
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.min > self.max:
-            message = f"min ({self.min}) is above max ({self.max})"
-            raise ValueError(message)
-        return self
 
-
-class Turns(StrictModel):
+class Turns(_Range):
     """How many questions a conversation has."""
 
     min: Annotated[int, Field(ge=1, le=64)] = 1
     max: Annotated[int, Field(ge=1, le=64)] = 4
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.min > self.max:
-            message = f"min ({self.min}) is above max ({self.max})"
-            raise ValueError(message)
-        return self
 
 
 ColumnSort = Literal["reference", "text", "category", "number", "date"]
@@ -56,18 +56,11 @@ SORTS_OF_COLUMNS: tuple[ColumnSort, ...] = get_args(ColumnSort)
 MOST_COLUMNS = 16
 
 
-class Columns(StrictModel):
+class Columns(_Range):
     """How many columns a table has, the key among them."""
 
     min: Annotated[int, Field(ge=2, le=MOST_COLUMNS)] = 2
     max: Annotated[int, Field(ge=2, le=MOST_COLUMNS)] = MOST_COLUMNS
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.min > self.max:
-            message = f"min ({self.min}) is above max ({self.max})"
-            raise ValueError(message)
-        return self
 
 
 class SmallTables(StrictModel):

@@ -23,6 +23,9 @@ from service.storage.object_file import ObjectFile
 from service.storage.objects import Objects
 from service.storage.source_record import SourceRecord, piece_path
 
+NARROW, WIDE = np.dtype("<u2"), np.dtype("<i4")
+"""How kept numbers lie in the store: in two bytes where all of a piece fit, as ids of vocabularies up to 65,536 do."""
+
 
 class StoreInputs:
     """Inputs out of an object store (see packing.plan.Inputs); what surveys kept lies below `work`."""
@@ -77,10 +80,6 @@ class StoreInputs:
             found = self._objects.size(narrow) is not None
             self._kept[number] = (narrow, NARROW) if found else (kept_path(self._work, number, WIDE), WIDE)
         return self._kept[number]
-
-
-NARROW, WIDE = np.dtype("<u2"), np.dtype("<i4")
-"""How kept numbers lie in the store: in two bytes where all of a piece fit, as ids of vocabularies up to 65,536 do."""
 
 
 def kept_path(work: str, number: int, kind: np.dtype[Any]) -> str:

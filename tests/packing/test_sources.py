@@ -249,3 +249,18 @@ def test_an_upload_of_texts_has_no_problems(tmp_path):
     record = take_in(path, name="a", objects=Objects.local(tmp_path / "s"), prefix="p")
     assert [problem["row"] for problem in record.problems["first"]] == [2, 3, 4]
     assert record.problems["count"] == 3
+
+
+def test_what_stays_is_packed_and_looked_through_and_what_passes_is_neither(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\n".join([*LINES[:10], b"bad"]))
+    stays = take_in(path, name="a", objects=Objects.local(tmp_path / "stays"), prefix="p")
+    passes = take_in_path(path, objects=Objects.local(tmp_path / "passes"), prefix="p")
+    codecs = [
+        pq.read_metadata(next((tmp_path / name / "p").rglob("*.parquet"))).row_group(0).column(0).compression
+        for name in ("stays", "passes")
+    ]
+    assert codecs == ["ZSTD", "UNCOMPRESSED"]
+    assert stays.problems["count"] == 1
+    assert passes.problems["count"] == 0
+    assert (stays.digest, stays.rows) == (passes.digest, passes.rows)

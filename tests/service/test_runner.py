@@ -230,6 +230,26 @@ def test_a_cancel_stops_the_build_and_nothing_is_left(services, job):
     assert traces(services, job) == ([], [])
 
 
+def test_what_a_cancelled_job_left_is_removed_behind_its_last_writer(services, job, monkeypatch):
+    from service.engine.executor import InlineExecutor
+
+    settled = []
+
+    def settle(_):
+        settled.append((services.jobs.get(job.id).state, traces(services, job) != ([], [])))
+        services.objects.write(f"work/{job.id}/late", b"x")
+
+    def build(*, watch, objects, work, target, **_):
+        leave_traces(objects, work, target)
+        services.jobs.cancel(job.id)
+        wait_until(watch)
+
+    monkeypatch.setattr(InlineExecutor, "settle", settle)
+    make_runner(services, build=build).run_once()
+    assert settled == [(State.CANCELLED, True)]
+    assert traces(services, job) == ([], [])
+
+
 def test_a_cancel_between_commit_and_success_still_wins(services, job):
     def build(*, objects, target, **_):
         objects.create(f"{target}/manifest.json", manifest().to_bytes(), staging="s")
