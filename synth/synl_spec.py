@@ -159,16 +159,19 @@ class Spec(CommonSpec):
             return self
         found: dict[tuple[str, ...], str] = {}
         able = ", ".join(name for name, task in TASKS.items() if task.any_table)
-        for name, weight in self.tasks.items():
-            if weight > 0 and not TASKS[name].any_table:
-                found["tasks", name] = (
-                    f"small_tables may lack what {name} needs: give it the weight 0, and one to any of {able}"
-                )
+        lacking = [name for name, weight in self.tasks.items() if weight > 0 and not TASKS[name].any_table]
+        if lacking and "tasks" not in self.model_fields_set:
+            found["tasks",] = f"small_tables may lack what most tasks need: say tasks, with weights for {able} alone"
+            lacking = []
+        for name in lacking:
+            found["tasks", name] = (
+                f"small_tables may lack what {name} needs: give it the weight 0, and one to any of {able}"
+            )
         for name, weight in self.schemas.items():
             most = 1 + len(able_columns(SCHEMAS[name], small.sorts))
             if weight > 0 and most < small.columns.min:
                 found["schemas", name] = (
-                    f"{name} has {most} columns of small_tables.sorts, the key among them, "
+                    f"{name} has {most} column{'s' * (most > 1)} of small_tables.sorts, the key among them, "
                     f"and small_tables.columns.min is {small.columns.min}: ask for fewer, allow more sorts, or give it the weight 0"
                 )
         if found:

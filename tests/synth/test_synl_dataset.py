@@ -150,7 +150,12 @@ def test_shares_are_those_asked_for(tmp_path):
         ({"reasoning": 1.5}, "/reasoning", "less than or equal to 1"),
         ({"question_first": 2}, "/question_first", "less than or equal to 1"),
         ({"key_first": -1}, "/key_first", "greater than or equal to 0"),
-        ({"small_tables": {}}, "/tasks/sort", "give it the weight 0, and one to any of lookup, row"),
+        ({"small_tables": {}}, "/tasks", "say tasks, with weights for lookup, row alone"),
+        (
+            {"tasks": {"lookup": 1, "sort": 1}, "small_tables": {}},
+            "/tasks/sort",
+            "give it the weight 0, and one to any of lookup, row",
+        ),
         ({"tasks": {"row": 1}, "small_tables": {"columns": {"min": 1}}}, "/small_tables/columns/min", "equal to 2"),
         (
             {"tasks": {"row": 1}, "small_tables": {"columns": {"min": 3, "max": 2}}},
@@ -163,7 +168,7 @@ def test_shares_are_those_asked_for(tmp_path):
         (
             {"tasks": {"row": 1}, "small_tables": {"sorts": ["reference"], "columns": {"min": 2}}},
             "/schemas/ledger",
-            "ledger has 1 columns of small_tables.sorts, the key among them, and small_tables.columns.min is 2",
+            "ledger has 1 column of small_tables.sorts, the key among them, and small_tables.columns.min is 2",
         ),
         ({"split": {"dev": 1}}, "/split/dev", "train and test"),
         ({"samples": 0}, "/samples", "greater than or equal to 1"),
