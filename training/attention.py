@@ -34,7 +34,7 @@ _ASKED: list[set[int]] = []
 in two.)"""
 
 ONE_AT_A_TIME = frozenset({"bloom"})
-"""Types of models that cannot be told boundaries but take no positions either: they are run a sequence at a time."""
+"""Types of models that cannot be told boundaries but take no positions either: their sequences are rows of their own."""
 
 UNSERVED = ("sliding_window", "softcap", "s_aux", "position_bias")
 """Arguments by which models ask attention for more than softmax(q·k)·v inside boundaries."""
@@ -91,7 +91,7 @@ def kernel_of(model: PreTrainedModel, dtype: torch.dtype) -> str:
     config: Any = model.config
     name: str = config._attn_implementation
     if not name.startswith(NAME):
-        return "the model's own attention, a sequence at a time"
+        return "the model's own attention, a sequence a row"
     name = name.removesuffix(ACROSS)
     if name == KINDS["flex"]:
         return "FlexAttention"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.distributed import is_initialized
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from packing.dataset.manifest import Manifest
@@ -33,6 +34,8 @@ from training.stream import Extent
 from training.vocabulary import check_size
 from training.weights import read_config, read_weights
 
+SCORES = 2**17
+"""Scores a head that a call of a model without boundaries may make for sequences together."""
 INIT_SEED = 0
 """A preset is drawn from this seed: the same model every time."""
 
@@ -89,7 +92,7 @@ def _refuse(settings: Any) -> None:
             )
             raise ModelError(message)
     if settings.model_type in ONE_AT_A_TIME and is_initialized():
-        message = f"a model of type {settings.model_type} is run a sequence at a time, and so in one process only"
+        message = f"a model of type {settings.model_type} is run in as many calls as its sequences ask for, and so in one process only"
         raise ModelError(message)
 
 
@@ -104,7 +107,7 @@ def _vocab_size(manifest: Manifest) -> int:
 
 
 def _attention(settings: Any, asked: str) -> str:
-    """Ours, by the kernel asked for, or a model's own where it is run a sequence at a time."""
+    """Ours, by the kernel asked for, or a model's own where each sequence is a row."""
     if settings.model_type not in ONE_AT_A_TIME:
         return KINDS[asked]
     if asked != "auto":
@@ -125,14 +128,35 @@ def hidden_states(model: PreTrainedModel, batch: Batch, input_ids: torch.Tensor 
     `input_ids` [1, N] stand in for the batch's, for checks. Boundaries travel as cu_seq_lens beside the positions.
     """
     if model.config.model_type in ONE_AT_A_TIME:
-        return _one_at_a_time(model, batch.input_ids if input_ids is None else input_ids, batch.cu_seq_lens)
+        return _side_by_side(model, batch.input_ids if input_ids is None else input_ids, batch.cu_seq_lens)
     return model.base_model(**_arguments(batch, input_ids)).last_hidden_state
 
 
-def _one_at_a_time(model: PreTrainedModel, input_ids: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
-    """Hidden states of a model that cannot be told boundaries: each sequence by a call of its own, counted from 0."""
-    parts = input_ids.split(bounds.diff().tolist(), dim=1)
-    return torch.cat([model.base_model(input_ids=ids, use_cache=False).last_hidden_state for ids in parts], dim=1)
+def _side_by_side(model: PreTrainedModel, input_ids: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
+    """Hidden states of a model that cannot be told boundaries: each sequence a row of its own, counted from 0, those of
+    much the same length in one call. What fills up a shorter one lies behind it, where a causal model does not look."""
+    lengths: list[int] = bounds.diff().tolist()
+    parts = input_ids[0].split(lengths)
+    states: dict[int, torch.Tensor] = {}
+    for group in alike(lengths):
+        ids = pad_sequence([parts[number] for number in group], batch_first=True)
+        found = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        states |= {number: row[: lengths[number]] for number, row in zip(group, found, strict=True)}
+    return torch.cat([states[number] for number in range(len(lengths))])[None]
+
+
+def alike(lengths: Sequence[int]) -> list[list[int]]:
+    """The numbers of sequences in groups, longest first, to be filled up to their group's longest: by an eighth at most, and
+    to no more scores (squares of lengths) than SCORES or what the longest sequence has by itself."""
+    most = max(SCORES, max(lengths) ** 2)
+    groups: list[list[int]] = []
+    for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
+        longest = lengths[groups[-1][0]] if groups else 0
+        if groups and 8 * lengths[number] >= 7 * longest and (len(groups[-1]) + 1) * longest**2 <= most:
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+    return groups
 
 
 def _arguments(batch: Batch, input_ids: torch.Tensor | None) -> dict[str, Any]:

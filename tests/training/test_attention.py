@@ -248,7 +248,7 @@ def test_on_cuda_the_kernel_that_is_asked_for_is_compared_both_ways(
         (f"{NAME}_across_ranks", torch.float32, "scaled_dot_product_attention, a sequence at a time"),
         (f"{KINDS['flex']}_across_ranks", torch.float32, "FlexAttention"),
         (KINDS["flex"], torch.float32, "FlexAttention"),
-        ("eager", torch.float32, "the model's own attention, a sequence at a time"),
+        ("eager", torch.float32, "the model's own attention, a sequence a row"),
     ],
 )
 def test_a_run_says_what_computes_its_attention(asked: str, dtype: torch.dtype, said: str):
