@@ -6,15 +6,15 @@ keeps the sum: near-duplicates of a key stay in its split.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 from numpy.typing import NDArray
 
-from synth.values.pools import Cells, Split, as_cells
+from synth.values.pools import Pieces, Split, as_cells
 
 DIGITS = 6
 MODULUS = 5
+THREE = as_cells([f"{number:03d}" for number in range(1000)])
+"""000 to 999."""
 OF_THREE = np.array([sum(map(int, str(number))) for number in range(1000)], np.int64)
 """The sum of the digits of every number of at most three."""
 
@@ -42,15 +42,7 @@ def digit_sums(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
     return OF_THREE[front] + OF_THREE[back]
 
 
-def key_cells(prefix: str, numbers: NDArray[np.int64]) -> Cells:
+def key_cells(prefix: str, numbers: NDArray[np.int64]) -> Pieces:
     """Keys as they stand in a table, of numbers of six digits int64 [n]."""
-    fronts, backs = _halves(prefix)
     front, back = np.divmod(numbers, 1000)
-    return fronts[front] + backs[back]
-
-
-@lru_cache(maxsize=64)
-def _halves(prefix: str) -> tuple[Cells, Cells]:
-    """The prefix with the first three digits of a key, and its last three."""
-    digits = [f"{number:03d}" for number in range(1000)]
-    return as_cells([f"{prefix}-{three}" for three in digits]), as_cells(digits)
+    return Pieces((f"{prefix}-", THREE[front], THREE[back]))
