@@ -74,12 +74,13 @@ def filled(sizes: Unsigned, capacity: int) -> Filled | None:
     if not len(large):
         return None
     held_back = _held_back(sizes, classes)
-    span = _span(sizes, large, held_back, classes, capacity)
+    total, of_large = int(sizes.sum(dtype=np.int64)), sizes[large]
+    rest = total * (1 - SPARE) - int(sizes[held_back].sum(dtype=np.int64))
+    span = _span(of_large, rest / (capacity - classes.least + classes.middle))
     if not 0 < span <= capacity - classes.least:
         return None
-    most = 4 * int(sizes.sum(dtype=np.int64)) // span + len(sizes) // SAMPLE
-    laid = _Laid(sizes, capacity, np.min_scalar_type(most))
-    laid.begin(large, span)
+    laid = _Laid(sizes, capacity, np.min_scalar_type(4 * total // span + len(sizes) // SAMPLE))
+    laid.begin(large, of_large, span)
     small = sizes <= classes.small
     middle = ~(is_large | small)
     middle[held_back] = False
@@ -125,12 +126,10 @@ def _held_back(sizes: Unsigned, classes: _Classes) -> Indices:
     return np.flatnonzero((some >= classes.least) & (some <= classes.longest)) * classes.stride
 
 
-def _span(sizes: Unsigned, large: Indices, held_back: Indices, classes: _Classes, capacity: int) -> int:
-    """How long the pieces are into which the line of large items is cut, so that all other items fit into the rooms that are left."""
-    total = int(sizes.sum(dtype=np.int64))
-    rest = total * (1 - SPARE) - int(sizes[held_back].sum(dtype=np.int64))
-    bins = rest / (capacity - classes.least + classes.middle)
-    laid = sizes[large].astype(np.float32)
+def _span(sizes: Unsigned, bins: float) -> int:
+    """How long the pieces are into which a line of large items of these `sizes` is cut, so that they, and what straddles, fill so many
+    bins."""
+    laid = sizes.astype(np.float32)
     tokens, some = int(laid.sum()), laid[::RARE].astype(np.float64)
     # What straddles is laid again, and again: shares of the line that fall like a series. The later ones weigh little.
     first = float(np.square(laid).sum()) / tokens
@@ -164,16 +163,17 @@ class _Laid:
         self.waiting: list[Indices] = []
         self._first = self._counts = self._room = np.zeros(0, np.int64)
 
-    def begin(self, items: Indices, span: int) -> None:
-        """Cut a line of items into new bins, and then what straddled the cuts, until it is little."""
+    def begin(self, items: Indices, sizes: Unsigned, span: int) -> None:
+        """Cut a line of items of these `sizes` into new bins, and then what straddled the cuts, until it is little."""
         contents: list[Indices] = []
-        bins = int(self._sizes[items].sum(dtype=np.int64)) // span
+        bins = int(sizes.sum(dtype=np.int64)) // span
         base = 0
         while bins >= LAST_PASS and (not contents or bins <= len(contents[-1]) // 2):
-            content, items = self._cut(items, np.arange(1, bins + 1, dtype=np.int64) * span, base)
+            content, items = self._cut(items, sizes, np.arange(1, bins + 1, dtype=np.int64) * span, base)
             contents.append(content)
             base += bins
-            bins = int(self._sizes[items].sum(dtype=np.int64)) // span
+            sizes = self._sizes[items]
+            bins = int(sizes.sum(dtype=np.int64)) // span
         self.waiting.append(items)
         if contents:
             self._room = self._capacity - np.concatenate(contents)
@@ -186,7 +186,7 @@ class _Laid:
         """Lay a line of items into the rooms of all bins, less what is kept of each."""
         if not len(items):
             return
-        content, left = self._cut(items, np.cumsum(np.maximum(self._room - keep, 0)), 0)
+        content, left = self._cut(items, self._sizes[items], np.cumsum(np.maximum(self._room - keep, 0)), 0)
         self._room -= content
         run = self._runs[-1]
         some = np.flatnonzero(run.last > run.first)
@@ -194,18 +194,20 @@ class _Laid:
         self._counts += run.last - run.first
         self.waiting.append(left)
 
-    def _cut(self, items: Indices, ends: Indices, base: int) -> tuple[Indices, Indices]:
-        """Cut a line of items at `ends` int64 [bins] into bins from `base` on; returns how many tokens each has got, int64 [bins], and the
-        items that straddle a cut or lie behind the last."""
+    def _cut(self, items: Indices, sizes: Unsigned, ends: Indices, base: int) -> tuple[Indices, Indices]:
+        """Cut a line of items of these `sizes` at `ends` int64 [bins] into bins from `base` on; returns how many tokens each has got, int64
+        [bins], and the items that straddle a cut or lie behind the last."""
         line = np.zeros(len(items) + 1, self._wide)
-        np.cumsum(self._sizes[items], out=line[1:], dtype=self._wide)
+        np.cumsum(sizes, out=line[1:], dtype=self._wide)
         last = np.searchsorted(line[1:], np.minimum(ends, line[-1]).astype(self._wide), side="right")
         until = line[last]
         straddled = (until < ends) & (last < len(items))
         first = np.zeros_like(last)
         first[1:] = np.minimum(last[:-1] + straddled[:-1], last[1:])
         bins = np.arange(base, base + len(ends)).astype(self._bin_of.dtype)
-        self._bin_of[items[: last[-1]]] = np.repeat(bins, np.diff(last, prepend=0))
+        counts = last.copy()
+        counts[1:] -= last[:-1]
+        self._bin_of[items[: last[-1]]] = np.repeat(bins, counts)
         self._runs.append(_Runs(base, items, first, last))
         cut = last[straddled]
         cut = cut[np.diff(cut, prepend=-1) > 0]  # one may straddle several cuts

@@ -268,14 +268,10 @@ class Generator:
 
 def _first_of_equals(numbers: NDArray[np.int64]) -> Indices:
     """Where each number stands for the first time, int64 [distinct], in order."""
-    order = np.argsort(numbers, kind="stable")
-    ordered = numbers[order]
-    again = np.flatnonzero(ordered[1:] == ordered[:-1]) + 1
-    if not len(again):
+    ordered = np.sort(numbers)
+    if (ordered[1:] != ordered[:-1]).all():
         return np.arange(len(numbers))
-    first = np.ones(len(numbers), bool)
-    first[order[again]] = False
-    return np.flatnonzero(first)
+    return np.sort(np.unique(numbers, return_index=True)[1])
 
 
 def reordered(table: Table, order: list[int]) -> Table:
