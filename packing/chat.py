@@ -9,10 +9,10 @@ that it does nothing with contents but write them (packing.template_flow) may mo
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
+from copy import copy
 from datetime import date
-from functools import lru_cache, reduce
+from functools import lru_cache
 from typing import Any
 
 import jinja2
@@ -41,13 +41,13 @@ from packing.chat_shapes import (
     Shape,
     Slot,
     assemble,
-    common_prefix,
     learn,
     mark,
     skeleton,
 )
 from packing.dataset.errors import TokenizerError
 from packing.records import Conversation
+from packing.special_spellings import SpecialSpellings
 from packing.template_flow import only_writes_contents
 from packing.template_sandbox import STEPS, TemplateLimitError, environment, rendered
 from packing.template_wording import Wording, Wordings, is_plain, is_tried
@@ -76,14 +76,19 @@ class ChatTemplate:
             message = f"the chat template cannot be compiled ({type(error).__name__}: {error})"
             raise TokenizerError(message, param="/chat_template") from error
         self._variables: Mapping[str, Any] = tokenizer.special_tokens_map
-        self._special = _spelling_of_any(tokenizer.special)
-        self._openings = _openings_of(tokenizer.special)
+        self._spellings = SpecialSpellings(tokenizer)
         self._header: str | None = None
         self._by_roles = lru_cache(maxsize=SHAPES)(self._shape_of_roles)
         only_writes = only_writes_contents(self._environment, source)
         self._wordings = Wordings(self._by_roles, self._counted) if only_writes else None
         self._joining = lru_cache(maxsize=SHAPES)(self._joining_of_roles)
         self._by_skeleton = lru_cache(maxsize=SHAPES)(self._shape_of_skeleton)
+
+    @classmethod
+    def of(cls, source: str | None, tokenizer: Tokenizer, *, today: date) -> ChatTemplate:
+        """A template that shares what is learnt of its shapes with others of this process, but not their `disagreements`: what a shard
+        believes of a template must not depend on which were built before."""
+        return copy(_learnt(source, tokenizer, today))
 
     def text(self, messages: Messages, *, tools: Tools | None = None, add_generation_prompt: bool = False) -> str:
         """The conversation as the template renders it; raises TemplateRowError with the template's own words."""
@@ -146,15 +151,30 @@ class ChatTemplate:
                 return lay_out(text, messages, parts, shape, trained, thinking)
         return self._by_prefixes(text, messages, tools, trained, thinking)
 
-    def joined(self, roles: tuple[str, ...], contents: Sequence[str], *, train_on: str, spelled: bool) -> Joined | None:
+    def joined(
+        self, roles: tuple[str, ...], contents: Sequence[str], *, train_on: str, spelled: bool, escaped: bool = False
+    ) -> Joined | None:
         """What `render` makes of a row of nothing but roles and contents, `unseen` and `thinking` trained, with its responses still to be
         found: for many rows at once that is quicker. None where the row must be rendered to be known, or may spell a special token, unless
-        those may be `spelled`. Hold such rows to `disagreements`."""
+        those may be `spelled`, or can be `escaped`. Hold such rows to `disagreements`."""
         outline, wording = self._joining(roles, train_on)
-        values = None if outline is None or wording is None or self._wordings is None else wording.values(contents)
-        if outline is None or values is None or not (spelled or self._spells_none(values)):
+        if outline is None or wording is None or self._wordings is None:
             return None
-        return filled(outline, values)
+        found = wording.values(contents)
+        if found is None:
+            return None
+        values, sizes = found
+        text = filled(outline.parts, values)
+        if not text.isascii():
+            sizes = list(map(utf8_length, values))
+        if spelled or self._begins_none(text, outline) or self._spellings.absent(values):
+            return Joined(text, sizes, outline)
+        hidden = filled(outline.hidden, values) if escaped and self._spellings.escapable(text) else None
+        return None if hidden is None else Joined(text, sizes, outline, hidden)
+
+    def _begins_none(self, text: str, outline: Outline) -> bool:
+        """Whether a text holds characters that begin special tokens as often as its outline: one is counted at ten times the speed of two."""
+        return self._spellings.counts(text) == outline.opened
 
     def is_tried(self, row: Bare | Conversation) -> bool:
         """Whether a row is one of those, about one in a thousand, that are held to `disagreements`."""
@@ -173,16 +193,9 @@ class ChatTemplate:
             self._wordings = None
         return wrong
 
-    def _spells_none(self, texts: Sequence[str]) -> bool:
-        """Whether texts certainly spell no special token."""
-        text = "\0".join(texts)
-        # One character is looked for at ten times the speed of two.
-        begun = any(first in text and opening in text for first, opening in self._openings.items())
-        return self._special is None or not begun or self._special.search(text) is None
-
     def specials(self, text: str) -> list[tuple[int, int]]:
         """Where special tokens are spelled in a text: (start, end) in characters."""
-        return [match.span() for match in self._special.finditer(text)] if self._special else []
+        return self._spellings.spans(text)
 
     def _shape_of_roles(self, roles: tuple[str, ...]) -> Shape | None:
         marked = [{"role": role, "content": mark(i)} for i, role in enumerate(roles)]
@@ -193,7 +206,8 @@ class ChatTemplate:
         wording = None if self._wordings is None else self._wordings.of(roles)
         if wording is None:
             return None, None
-        return outline_of(wording.shape, trained_messages([{"role": role} for role in roles], train_on)), wording
+        trained = trained_messages([{"role": role} for role in roles], train_on)
+        return outline_of(wording.shape, trained, self._spellings), wording
 
     def _shape_of_skeleton(self, key: str) -> Shape | None:
         marked, slots, tools = json.loads(key)
@@ -274,15 +288,6 @@ def _strings(value: Any) -> list[str]:
     return [text for item in value for text in _strings(item)] if isinstance(value, list) else []
 
 
-def _spelling_of_any(special: Mapping[str, int]) -> re.Pattern[str] | None:
-    """A pattern for the spelling of any special token, longest first."""
-    spellings = sorted(special, key=lambda text: (-len(text), text))
-    return re.compile("|".join(map(re.escape, spellings))) if spellings else None
-
-
-def _openings_of(special: Mapping[str, int]) -> dict[str, str]:
-    """What spellings of special tokens begin with, by their first characters: a text without any of these spells none."""
-    first: dict[str, list[str]] = {}
-    for text in special:
-        first.setdefault(text[:1], []).append(text)
-    return {character: reduce(common_prefix, texts) for character, texts in first.items()}
+@lru_cache(maxsize=4)
+def _learnt(source: str | None, tokenizer: Tokenizer, today: date) -> ChatTemplate:
+    return ChatTemplate(source, tokenizer, today=today)
