@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from packing.bare_rows import Bare
 from packing.chat import ChatTemplate, Tools
-from packing.chat_layout import Joined, Layout, Layouts, Rendered, TemplateRowError
+from packing.chat_layout import Joined, Layout, Layouts, TemplateRowError
 from packing.chat_shapes import Messages
 from packing.chat_tokens import ChatTokens, chat_tokens, encode_rendered, require_escapable, spells_special
 from packing.dataset.errors import BadRowError
@@ -115,19 +114,23 @@ def _laid_out(
     unseen: bool,
 ) -> _LaidOut:
     """Lay rows out as they are read, so that what was parsed of one is gone before the next."""
-    laid, join = _LaidOut(), _joining(spec, template) if unseen else None
+    laid, how = _LaidOut(), _spelling(spec)
     for item in found:
         if isinstance(item, Rejected):
             laid.rejected.append((item, item.reason))
             continue
-        layout = join(item.roles, item.contents) if join is not None and isinstance(item, Bare) else None
-        if layout is None:
-            try:
+        try:
+            if how is not None and isinstance(item, Bare):
+                layout = template.joined(item.roles, item.contents, **how) if unseen else None
+                layout = layout or _checked(
+                    spec, template.fitted(item.roles, item.contents, **how), template, tokenizer
+                )
+            else:
                 tools = item.tools if isinstance(item, Conversation) else None
                 layout = _render(spec, item.messages, tools, template, tokenizer, unseen=unseen)
-            except TemplateRowError as error:
-                laid.rejected.append((item, error.message))
-                continue
+        except TemplateRowError as error:
+            laid.rejected.append((item, error.message))
+            continue
         laid.ids.append(item.id)
         laid.index.append(item.index)
         laid.layouts.add(layout)
@@ -136,12 +139,10 @@ def _laid_out(
     return laid
 
 
-def _joining(spec: ChatSpec, template: ChatTemplate) -> Callable[[tuple[str, ...], list[str]], Joined | None] | None:
-    """How rows of nothing but roles and texts are put together unrendered; None where none is."""
-    if spec.thinking != "train":
-        return None
+def _spelling(spec: ChatSpec) -> dict[str, Any] | None:
+    """How ChatTemplate.joined is asked for rows of nothing but roles and texts; None where it is not."""
     spelled, escaped = (spec.special_tokens_in_text == what for what in ("allow", "escape"))
-    return partial(template.joined, train_on=spec.train_on, spelled=spelled, escaped=escaped)
+    return {"train_on": spec.train_on, "spelled": spelled, "escaped": escaped} if spec.thinking == "train" else None
 
 
 def _render(
@@ -152,8 +153,15 @@ def _render(
     tokenizer: Tokenizer,
     *,
     unseen: bool,
-) -> Rendered:
+) -> Layout:
     layout = template.render(messages, tools=tools, train_on=spec.train_on, thinking=spec.thinking, unseen=unseen)
+    return _checked(spec, layout, template, tokenizer)
+
+
+def _checked(spec: ChatSpec, layout: Layout, template: ChatTemplate, tokenizer: Tokenizer) -> Layout:
+    """A layout that may be tokenised; raises TemplateRowError where special tokens that it spells forbid it."""
+    if isinstance(layout, Joined):
+        return layout
     if spec.special_tokens_in_text == "refuse" and spells_special(layout, template):
         message = "it spells a special token (special_tokens_in_text: refuse)"
         raise TemplateRowError(message)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import packing.chat
-from packing import template_wording
+from packing import skipalign_tokens, template_wording
 from packing.bare_rows import bare
 from packing.chat import ChatTemplate
 from packing.chat_layout import Joined, Layouts, TemplateRowError
@@ -70,7 +70,7 @@ def test_what_only_writes_is_known(builtin):
 def test_rows_are_those_that_rendering_gives(builtin, source):
     fast, slow = chat(builtin, source), chat(builtin, source)
     same = known = 0
-    laid, mixed = [], []
+    laid, mixed, fitted = [], [], []
     for number in range(120):
         talk = conversation(number, turns=1 + number % 4, longest=5, system=number % 5 == 0)["messages"]
         edges = ("", " ", "\n", "<|im_end|>", "<~0longweave~>", "</think>", "\u00a0", "x")
@@ -86,15 +86,21 @@ def test_rows_are_those_that_rendering_gives(builtin, source):
         except TemplateRowError:
             with pytest.raises(TemplateRowError):
                 fast.render(talk, train_on=train_on, unseen=True)
+            with pytest.raises(TemplateRowError):
+                fast.fitted(*turns, train_on=train_on, spelled=True)
             assert joined is None
             continue
         assert fast.render(talk, train_on=train_on, unseen=True) == expected
         same += 1
         laid.append(expected)
         mixed.append(expected if joined is None or number % 5 == 0 else joined)
-    tokens = [chat_tokens(Layouts(rows), builtin.encode([row.text for row in rows])) for rows in (laid, mixed)]
+        fitted.append(fast.fitted(*turns, train_on=train_on, spelled=True))
+    first, *others = (
+        chat_tokens(Layouts(rows), builtin.encode([row.text for row in rows])) for rows in (laid, mixed, fitted)
+    )
     for name in ChatTokens.__slots__:
-        assert np.array_equal(*(getattr(one, name) for one in tokens)), name
+        assert all(np.array_equal(getattr(first, name), getattr(other, name)) for other in others), name
+    assert sum(isinstance(row, Joined) for row in fitted) > 30
     assert sum(isinstance(row, Joined) for row in mixed) > 60 or fast._wordings is None
     assert same > 30
     assert known > 60 if fast._wordings is not None else not known
@@ -191,7 +197,9 @@ def test_what_is_joined_all_at_once_gives_the_rows_of_one_by_one(tmp_path, build
             rows = rows_of(build(source, **fields))
             assert len(asked) == (0 if "thinking" in fields else 39), "one is more than roles and contents"
             patch.setattr(ChatTemplate, "joined", lambda *_, **__: None)
-            assert rows_of(build(source, **fields)) == rows
+            assert rows_of(build(source, **fields)) == rows, "renderings that fit their shape"
+            patch.setattr(skipalign_tokens, "_spelling", lambda _: None)
+            assert rows_of(build(source, **fields)) == rows, "rendered and taken apart"
         found[str(fields)] = rows
     assert found["{}"] != found["{'special_tokens_in_text': 'allow'}"]
 
