@@ -45,14 +45,14 @@ class Rendered:
 class Outline:
     """Where the responses of conversations of one shape stand, whatever their contents: `parts` are piece, value, piece, value, …, piece
     of a text, of which the pieces are the template's own and the values empty here, and `hidden` the same with special tokens spelled as
-    they are in a text that is escaped; `opened` says how often the pieces hold each character that begins special tokens. `sizes` int64
-    [parts] are their bytes, `turns` int64 [turns, 2, 2] and `spans` int64 [spans, 2, 2] the ends of responses and of what is trained,
-    each as a part and how many bytes behind (or before) its beginning."""
+    they are in a text that is escaped; `opened` says how often the pieces hold each character that begins special tokens, `bytes` how
+    long they are together; `turns` int64 [turns, 2, 2] and `spans` int64 [spans, 2, 2] are the ends of responses and of what is trained,
+    each as how many values and how many bytes of pieces stand before it."""
 
     parts: list[str]
     hidden: list[str]
     opened: list[int]
-    sizes: NDArray[np.int64]
+    bytes: int
     turns: NDArray[np.int64]
     spans: NDArray[np.int64]
 
@@ -193,18 +193,22 @@ def outline_of(shape: Shape, trained: Sequence[bool], spellings: SpecialSpelling
         else:
             turns.append((start, end))
         following = message + 1
-    sizes = np.zeros(2 * len(shape.pieces) - 1, np.int64)
-    sizes[::2] = [piece.bytes for piece in shape.pieces]
-    parts, hidden = [""] * len(sizes), [""] * len(sizes)
+    parts, hidden = ([""] * (2 * len(shape.pieces) - 1) for _ in range(2))
     parts[::2] = [piece.text for piece in shape.pieces]
     hidden[::2] = map(spellings.hidden, parts[::2])
+    own = [0, *accumulate(map(utf8_length, parts))]
+
+    def placed(edges: list[tuple[tuple[int, int], tuple[int, int]]]) -> NDArray[np.int64]:
+        ends = [[(part // 2, own[part] + shift) for part, shift in pair] for pair in edges]
+        return np.array(ends, np.int64).reshape(-1, 2, 2)
+
     return Outline(
         parts=parts,
         hidden=hidden,
         opened=spellings.counts("".join(parts)),
-        sizes=sizes,
-        turns=np.array(turns, np.int64).reshape(-1, 2, 2),
-        spans=np.array(spans, np.int64).reshape(-1, 2, 2),
+        bytes=own[-1],
+        turns=placed(turns),
+        spans=placed(spans),
     )
 
 

@@ -183,19 +183,20 @@ def _of_outlines(
         rows = counts[of]
         return np.concatenate(arrays)[np.repeat(offsets_of(counts)[of], rows) + within(rows)], rows
 
-    sizes, parts = each([o.sizes for o in shapes])
-    sizes[within(parts) % 2 == 1] = values
-    ends, first = offsets_of(sizes), offsets_of(parts)
+    gaps = np.array([len(o.parts) // 2 for o in shapes])[of]
+    ends, first = offsets_of(np.array(values, np.int64)), offsets_of(gaps)
 
     def placed(edges: list[NDArray[np.int64]]) -> NDArray[np.int64]:
         found, counts = each(edges)
         row = np.repeat(np.arange(len(outlines)), counts)
-        part, shift = np.moveaxis(found, 2, 0)
-        return np.column_stack([row, ends[first[row, None] + part] - ends[first[row, None]] + shift])
+        before, own = np.moveaxis(found, 2, 0)
+        begin = first[row, None]
+        return np.column_stack([row, ends[begin + before] - ends[begin] + own])
 
     spans = placed([o.spans for o in shapes])
     turns = placed([o.turns for o in shapes])
-    return np.diff(ends[first]), turns, spans[spans[:, 1] < spans[:, 2]]
+    own = np.array([o.bytes for o in shapes])[of]
+    return own + np.diff(ends[first]), turns, spans[spans[:, 1] < spans[:, 2]]
 
 
 def _blocks(
