@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.distributed import is_initialized
-from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from packing.dataset.manifest import Manifest
+from training.alone import hidden_states_alone
 from training.attention import KINDS, ONE_AT_A_TIME
 from training.attention_checks import (
     CHECKED,
@@ -34,8 +34,6 @@ from training.stream import Extent
 from training.vocabulary import check_size
 from training.weights import read_config, read_weights
 
-SCORES = 2**17
-"""Scores a head that a call of a model without boundaries may make for sequences together."""
 INIT_SEED = 0
 """A preset is drawn from this seed: the same model every time."""
 
@@ -128,35 +126,8 @@ def hidden_states(model: PreTrainedModel, batch: Batch, input_ids: torch.Tensor 
     `input_ids` [1, N] stand in for the batch's, for checks. Boundaries travel as cu_seq_lens beside the positions.
     """
     if model.config.model_type in ONE_AT_A_TIME:
-        return _side_by_side(model, batch.input_ids if input_ids is None else input_ids, batch.cu_seq_lens)
+        return hidden_states_alone(model, batch.input_ids if input_ids is None else input_ids, batch.cu_seq_lens)
     return model.base_model(**_arguments(batch, input_ids)).last_hidden_state
-
-
-def _side_by_side(model: PreTrainedModel, input_ids: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
-    """Hidden states of a model that cannot be told boundaries: each sequence a row of its own, counted from 0, those of
-    much the same length in one call. What fills up a shorter one lies behind it, where a causal model does not look."""
-    lengths: list[int] = bounds.diff().tolist()
-    parts = input_ids[0].split(lengths)
-    states: dict[int, torch.Tensor] = {}
-    for group in alike(lengths):
-        ids = pad_sequence([parts[number] for number in group], batch_first=True)
-        found = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        states |= {number: row[: lengths[number]] for number, row in zip(group, found, strict=True)}
-    return torch.cat([states[number] for number in range(len(lengths))])[None]
-
-
-def alike(lengths: Sequence[int]) -> list[list[int]]:
-    """The numbers of sequences in groups, longest first, to be filled up to their group's longest: by an eighth at most, and
-    to no more scores (squares of lengths) than SCORES or what the longest sequence has by itself."""
-    most = max(SCORES, max(lengths) ** 2)
-    groups: list[list[int]] = []
-    for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
-        longest = lengths[groups[-1][0]] if groups else 0
-        if groups and 8 * lengths[number] >= 7 * longest and (len(groups[-1]) + 1) * longest**2 <= most:
-            groups[-1].append(number)
-        else:
-            groups.append([number])
-    return groups
 
 
 def _arguments(batch: Batch, input_ids: torch.Tensor | None) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from training.batch import Batch
 from training.config import ModelConfig
 from training.config.sections import PRESETS as NAMED
 from training.errors import PositionError
-from training.model import SCORES, alike, describe, hidden_states, load_model, preflight
+from training.model import describe, hidden_states, load_model, preflight
 from training.positions import kind_of, set_positions
 from training.presets import PRESETS
 from training.stream import Extent
@@ -128,23 +128,3 @@ def test_a_model_is_described_by_its_positions(tiny_manifest: Manifest):
     assert "bloom" in said["tiny-alibi"]
     assert "ALiBi" in said["tiny-alibi"]
     assert "no positions at all" in said["tiny-nope"]
-
-
-def test_sequences_much_alike_in_length_go_together():
-    assert alike([5, 40, 36, 5, 34, 200]) == [[5], [1, 2], [4], [0, 3]]  # 34 would be filled up by more than an eighth
-    many = alike([300] * 5)
-    assert sorted(number for group in many for number in group) == list(range(5))
-    assert max(map(len, many)) * 300**2 <= SCORES < 2 * 300**2  # as many scores as are allowed, no more
-    assert alike([2000, 2000, 1999]) == [[0], [1], [2]]  # one by itself may have more
-
-
-def test_a_model_without_boundaries_sees_each_sequence_as_by_itself(tiny_manifest: Manifest):
-    """Filled up behind its end or not, in whatever company, and back in the row's order."""
-    model = load_model(ModelConfig(preset="tiny-alibi"), extent=PLAIN, manifest=tiny_manifest).eval()
-    lengths = [8, 24, 3, 24, 22, 1, 23]
-    ids = torch.randint(0, 64, (1, sum(lengths)), generator=torch.Generator().manual_seed(0))
-    bounds = torch.tensor([0, *lengths]).cumsum(0).int()
-    batch = Batch(input_ids=ids, position_ids=ids, targets=ids, cu_seq_lens=bounds, max_length=24)
-    with torch.no_grad():
-        alone = [model.base_model(input_ids=part).last_hidden_state for part in ids.split(lengths, dim=1)]
-        assert torch.allclose(hidden_states(model, batch), torch.cat(alone, dim=1), atol=1e-5)
