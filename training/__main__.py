@@ -14,10 +14,25 @@ from packing.dataset.errors import LongweaveError, SpecError
 from training.config import read_config, told_elsewhere
 from training.start import run
 
+EXAMPLE = """\
+  model: {preset: tiny}                 # or {path: DIRECTORY} of a model in Hugging Face's layout
+  data: {source: dataset}               # a dataset's directory, its URL at the service, or s3://bucket/prefix
+  batch: {tokens_per_step: 8192, row_tokens: 4096}
+  optimizer: {lr: 1.0e-3, warmup: 5}
+  steps: 20
+  checkpoint: {dir: runs/first, every: 10}
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; returns 0, 1 where the work failed, 2 for a bad config (every offending field on a line of stderr)."""
-    parser = argparse.ArgumentParser(prog="python -m training", description="Train the bundled worker on a dataset.")
+    parser = argparse.ArgumentParser(
+        prog="python -m training",
+        description="Train the bundled worker on a dataset. The same command goes on with a run that was cut.",
+        epilog=f"A config, to begin with:\n\n{EXAMPLE}\nAll fields: docs/training.md; of a field it does not know the worker "
+        "names those it does.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("config", metavar="CONFIG", type=Path, help="a training config (YAML)")
     parser.add_argument("--json", action="store_true", help="print machine-readable JSON")
     arguments = parser.parse_args(argv)

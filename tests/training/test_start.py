@@ -7,7 +7,10 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
+from training.__main__ import EXAMPLE, main
+from training.config import parse_config
 from training.start import PATIENCE, wait_asleep
 
 
@@ -33,3 +36,10 @@ def test_it_is_said_before_torch_is_imported():
     """Later nobody reads it."""
     code = "import sys, training.__main__, service.commands.train; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_help_shows_a_config_that_is_one(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert EXAMPLE in capsys.readouterr().out
+    assert parse_config(yaml.safe_load(EXAMPLE)).steps == 20
