@@ -149,7 +149,7 @@ def _batch(rows: list[tuple[TokenDocument, NDArray[np.int64]]], draws: Draws, *,
     def each(values: Iterator[object], kind: pa.DataType) -> pa.Array:
         return pa.array(list(values), kind).take(pa.array(np.repeat(np.arange(len(rows)), counts)))
 
-    checksums = (zlib.crc32(document.ids[a:b].tobytes()) for document, edge in rows for a, b in pairwise(edge))
+    checksums = (zlib.crc32(document.ids[a:b].data) for document, edge in rows for a, b in pairwise(edge))
     return pa.RecordBatch.from_arrays(
         [
             pa.array(np.repeat(index, counts)),

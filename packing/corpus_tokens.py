@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from packing.dataset.errors import BadRowError, InputError
-from packing.document_tokens import spells_special, unusable
+from packing.document_tokens import unusable
 from packing.plan import Inputs, Piece, Tally
 from packing.records import Document, documents
 from packing.spec import Columns
@@ -110,7 +110,7 @@ def _encoded(
     items: Sequence[Document], spec: CorpusSpec, tokenizer: Tokenizer, tally: Tally
 ) -> Iterator[TokenDocument]:
     allow = spec.special_tokens_in_text == "allow"
-    apart = [not allow and spells_special(d.text, tokenizer) for d in items]
+    apart = [not allow and tokenizer.spells_special(d.text) for d in items]
     short = [d.text if not escaped and len(d.text) <= STRETCH else "" for d, escaped in zip(items, apart, strict=True)]
     whole = tokenizer.encode(short)
     tally.count("tokenizer_disagreements", whole.disagreed)
