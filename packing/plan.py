@@ -32,7 +32,9 @@ class Piece:
     `first_row` is the number (from 1) that the piece's first row has in its file `name`, `first_index` the one (from 0) over all pieces of
     the source; `field` is the spec's pointer of the source.
     `container` is `lines` (one binary column, a line a row, blank ones included), `columns` (the source's own columns) or `texts` (a file
-    a row: `id`, `data`). A piece of a dataset is no copy: `path` is the dataset's file in the store and `group` its row group.
+    a row: `id`, `data`). A piece of a dataset is no copy: `path` is the dataset's file in the store and `group` its row group. Nor is one
+    of lines that are there for one build: `file` is the source's file on this machine, `start` the byte where the piece begins, and
+    `digest` the CRC-32 of its `bytes`.
     """
 
     digest: str
@@ -45,6 +47,8 @@ class Piece:
     bytes: int
     path: str = ""
     group: int = 0
+    file: str = ""
+    start: int = 0
 
 
 class Inputs(Protocol):

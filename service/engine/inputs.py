@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from packing.dataset.errors import SourceError
 from packing.dataset.reader import open_parquet
 from packing.plan import Piece
+from packing.sources import lines_table
 from packing.tokenizers import Tokenizer
 from service.engine.tokenizers import TokenizerRecord
 from service.storage.object_file import ObjectFile
@@ -54,6 +57,8 @@ class StoreInputs:
 
     def read(self, piece: Piece) -> pa.Table:
         """The rows of a piece; raises SourceError where its bytes are not its digest's."""
+        if piece.file:
+            return _lines_there(piece.file, piece.start, piece.bytes, piece.digest)
         if piece.path:
             return _row_group(self._objects.url, piece.path, piece.digest, piece.group)
         return _piece_table(self._objects.url, piece_path(self._prefixes[piece.field], piece.digest), piece.digest)
@@ -106,6 +111,22 @@ def _piece_table(url: str, path: str, digest: str) -> pa.Table:
         message = f"a piece of the source is damaged in the store ({path})"
         raise SourceError(message)
     return pq.read_table(io.BytesIO(data), use_threads=False)
+
+
+@lru_cache(maxsize=2)
+def _lines_there(file: str, start: int, size: int, digest: str) -> pa.Table:
+    """Lines of a source that was left where it is."""
+    try:
+        with Path(file).open("rb", buffering=0) as stream:
+            stream.seek(start)
+            data = stream.read(size)
+    except OSError as error:
+        message = f"{file} cannot be read any more ({error.strerror}): a source stays as it is while a dataset is built from it"
+        raise SourceError(message, param=file) from error
+    if len(data) != size or f"{zlib.crc32(data):08x}" != digest:
+        message = f"{file} has changed since the build began: a source stays as it is while a dataset is built from it"
+        raise SourceError(message, param=file)
+    return lines_table(data)
 
 
 @lru_cache(maxsize=2)

@@ -32,8 +32,8 @@ class SampleInputs:
         self._inputs = inputs
         self._parts = parts
         self._kept: dict[int, NDArray[np.int32]] = {}
-        firsts = {piece.field: piece for piece in reversed(inputs.pieces)}
-        self._pieces = tuple(_shortened(piece, most) for _, piece in sorted(firsts.items())) + tuple(
+        self._firsts = {piece.field: piece for piece in reversed(inputs.pieces)}
+        self._pieces = tuple(_shortened(piece, most) for _, piece in sorted(self._firsts.items())) + tuple(
             _whole(field, table) for field, table in parts.items()
         )
 
@@ -51,7 +51,7 @@ class SampleInputs:
         """The piece's first rows."""
         if piece.field in self._parts:
             return self._parts[piece.field]
-        return self._inputs.read(piece).slice(0, piece.rows)
+        return self._inputs.read(self._firsts[piece.field]).slice(0, piece.rows)
 
     def keep(self, number: int, kept: NDArray[np.int32] | None) -> None:
         """Hold what the survey of a piece kept."""
