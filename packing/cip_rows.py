@@ -121,7 +121,7 @@ def _batch(
     cut: Cut, stream: Stream, units: Units, ids: pa.ChunkedArray, *, rows: int, apart: bool, chunks: int
 ) -> tuple[pa.RecordBatch, Segments]:
     tokens = offsets_of(np.bincount(cut.row, weights=cut.length, minlength=rows).astype(np.int64))
-    input_ids = runs_of(stream.pool, cut.source, cut.length)
+    input_ids = runs_of(stream.pool, cut.source, cut.length).astype(np.int32, copy=False)
     opens = tokens[:-1] if not apart else _document_opens(cut, units)
     labels = input_ids.copy()
     if not cut.trained.all():

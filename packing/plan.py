@@ -64,18 +64,18 @@ class Inputs(Protocol):
         """The rows of a piece, checked against its digest."""
         ...
 
-    def kept(self, number: int, spans: NDArray[np.int64]) -> NDArray[np.int32]:
-        """What the survey of piece `number` kept, from start to stop of every row of `spans` int64 [n, 2], end to end."""
+    def kept(self, number: int, spans: NDArray[np.int64]) -> NDArray[np.uint16 | np.int32]:
+        """What the survey of piece `number` kept, from start to stop of every row of `spans` int64 [n, 2], end to end, in its type."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
     """What looking at one piece gave: a table for the plan, and numbers that builds will read again (tokens, so that a text is
-    tokenised once), int32 [n]."""
+    tokenised once), uint16 or int32 [n] (packing.kept)."""
 
     table: pa.Table
-    kept: NDArray[np.int32] | None = None
+    kept: NDArray[np.uint16 | np.int32] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -146,7 +146,10 @@ class Tokenizer:
     def spells_special(self, text: str) -> bool:
         """Whether a text holds the spelling of a special token."""
         # One character is looked for at twenty times the speed of a pattern, and most texts have none that a spelling begins with.
-        return any(first in text for first in self._openings) and self._spellings.search(text) is not None
+        for first in self._openings:
+            if first in text:
+                return self._spellings.search(text) is not None
+        return False
 
     @cached_property
     def _openings(self) -> frozenset[str]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from packing.dataset.errors import SourceError
 from packing.dataset.reader import open_parquet
+from packing.kept import Kept
 from packing.plan import Piece
 from packing.sources import lines_table
 from packing.tokenizers import Tokenizer
@@ -27,7 +28,7 @@ from service.storage.objects import Objects
 from service.storage.source_record import SourceRecord, piece_path
 
 NARROW, WIDE = np.dtype("<u2"), np.dtype("<i4")
-"""How kept numbers lie in the store: in two bytes where all of a piece fit, as ids of vocabularies up to 65,536 do."""
+"""How kept numbers lie in the store, piece by piece (packing.kept)."""
 
 
 class StoreInputs:
@@ -63,8 +64,8 @@ class StoreInputs:
             return _row_group(self._objects.url, piece.path, piece.digest, piece.group)
         return _piece_table(self._objects.url, piece_path(self._prefixes[piece.field], piece.digest), piece.digest)
 
-    def kept(self, number: int, spans: NDArray[np.int64]) -> NDArray[np.int32]:
-        """What a survey kept, from start to stop of every span; neighbours are fetched in one go."""
+    def kept(self, number: int, spans: NDArray[np.int64]) -> Kept:
+        """What a survey kept, from start to stop of every span, in its type; neighbours are fetched in one go."""
         if not len(spans):
             return np.zeros(0, np.int32)
         opens = np.append(True, spans[1:, 0] != spans[:-1, 1])
@@ -76,7 +77,7 @@ class StoreInputs:
         except EOFError as error:
             message = f"what was kept of the source while it was surveyed is cut short in the store ({path})"
             raise SourceError(message) from error
-        return np.frombuffer(b"".join(parts), kind).astype(np.int32, copy=False)
+        return np.frombuffer(b"".join(parts), kind)
 
     def _kept_as(self, number: int) -> tuple[str, np.dtype[Any]]:
         """Where the numbers kept of a piece are, and their type; each is looked for once."""
@@ -92,10 +93,9 @@ def kept_path(work: str, number: int, kind: np.dtype[Any]) -> str:
     return f"{work}/kept/{number:08d}.{kind.str[1:]}.bin"
 
 
-def write_kept(objects: Objects, work: str, number: int, values: NDArray[np.int32]) -> None:
-    """Keep the numbers of a piece, int32 [n]."""
-    fit = not len(values) or (int(values.min()) >= 0 and int(values.max()) < 2**16)
-    kind = NARROW if fit else WIDE
+def write_kept(objects: Objects, work: str, number: int, values: Kept) -> None:
+    """Keep the numbers of a piece [n] in the type they have."""
+    kind = NARROW if values.dtype == np.uint16 else WIDE
     objects.write(kept_path(work, number, kind), values.astype(kind, copy=False).view(np.uint8).data)
 
 

@@ -113,16 +113,20 @@ class Objects:
 
     def read_ranges(self, path: str, starts: Sequence[int], ends: Sequence[int]) -> list[bytes]:
         """Many ranges of one object, the near ones fetched together; raises FileNotFoundError, and EOFError where it is shorter."""
+        folder = self.folder
+        parts = self._read_there(path, starts, ends) if folder is None else _read_here(folder / path, starts, ends)
+        if any(len(part) != end - start for part, start, end in zip(parts, starts, ends, strict=True)):
+            raise EOFError(path)
+        return parts
+
+    def _read_there(self, path: str, starts: Sequence[int], ends: Sequence[int]) -> list[bytes]:
         try:
-            parts = [bytes(part) for part in obstore.get_ranges(self._store, path, starts=starts, ends=ends)]
+            return [bytes(part) for part in obstore.get_ranges(self._store, path, starts=starts, ends=ends)]
         except BaseException as error:
             # obstore panics where a range begins behind the end, and a panic is no Exception
             if type(error).__name__ != "PanicException" and not self._shorter(path, ends):
                 raise
             raise EOFError(path) from error
-        if any(len(part) != end - start for part, start, end in zip(parts, starts, ends, strict=True)):
-            raise EOFError(path)
-        return parts
 
     def _shorter(self, path: str, ends: Sequence[int]) -> bool:
         try:
@@ -291,6 +295,12 @@ def _flush(place: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _read_here(place: Path, starts: Sequence[int], ends: Sequence[int]) -> list[bytes]:
+    """Ranges of a local file, as far as it reaches: a shard reads a short one in every piece, and a thread's detour costs more than it."""
+    with place.open("rb", buffering=0) as stream:
+        return [os.pread(stream.fileno(), end - start, start) for start, end in zip(starts, ends, strict=True)]
 
 
 def _write_beside(place: Path, data: bytes | memoryview, *, durable: bool) -> None:
