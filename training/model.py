@@ -13,6 +13,7 @@ from torch.distributed import is_initialized
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from packing.dataset.manifest import Manifest
+from training.alone import hidden_states_alone
 from training.attention import (
     CHECKED,
     KINDS,
@@ -161,14 +162,8 @@ def hidden_states(model: PreTrainedModel, batch: Batch, input_ids: torch.Tensor 
     `input_ids` [1, N] stand in for the batch's, for checks. Boundaries travel as cu_seq_lens beside the positions.
     """
     if model.config.model_type in ONE_AT_A_TIME:
-        return _one_at_a_time(model, batch.input_ids if input_ids is None else input_ids, batch.cu_seq_lens)
+        return hidden_states_alone(model, batch.input_ids if input_ids is None else input_ids, batch.cu_seq_lens)
     return model.base_model(**_arguments(batch, input_ids)).last_hidden_state
-
-
-def _one_at_a_time(model: PreTrainedModel, input_ids: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
-    """Hidden states of a model that cannot be told boundaries: each sequence by a call of its own, counted from 0."""
-    parts = input_ids.split(bounds.diff().tolist(), dim=1)
-    return torch.cat([model.base_model(input_ids=ids, use_cache=False).last_hidden_state for ids in parts], dim=1)
 
 
 def _arguments(batch: Batch, input_ids: torch.Tensor | None) -> dict[str, Any]:

@@ -172,7 +172,8 @@ class _Attempt:
         self._split: Split = split
 
     def fit(self, target: int) -> Fitted | None:
-        """The conversation with n_tokens in shortest(target)..target, or None."""
+        """The conversation with n_tokens in shortest(target)..target, or in 1..target if its table has the most rows it may have; or
+        None."""
         counter, form = self._counter, self._outline.format
         tables = self._drawn.tables.tables()
         main, second = reordered(tables.main, list(self._outline.order)), tables.second
@@ -189,6 +190,7 @@ class _Attempt:
             if draft is None:
                 return None
             estimate = counter.draft(draft.frame()) + int(counts[chosen].sum()) + drift
+            low = 1 if len(chosen) == self._outline.most_rows else shortest(target)
             if low <= estimate <= target:
                 made = draft.conversation([lines[i] for i in chosen.tolist()])
                 tokens = counter.conversation(made.messages)
@@ -197,6 +199,8 @@ class _Attempt:
                 drift += tokens - estimate
                 estimate = tokens
             chosen = adjusted(chosen, counts, aim - estimate, tolerance)
+            if chosen is not None:
+                chosen = chosen[: self._outline.most_rows]
         return None
 
     def smallest(self) -> tuple[int, float]:
@@ -216,7 +220,7 @@ class _Attempt:
         beside = 120 + 150 * len(self._outline.turns)
         beside += sum(int(self._counter.rows(body.rows, self._outline.format).sum()) for body in others)
         room = int(np.searchsorted(np.cumsum(counts), aim - beside, side="right"))
-        return np.arange(max(self._outline.fewest_rows, min(room, len(counts))))
+        return np.arange(max(self._outline.fewest_rows, min(room, len(counts))))[: self._outline.most_rows]
 
     def _draft(self, tables: Tables, head: str, others: Sequence[Body]) -> _Draft | None:
         """The questions on these tables."""
