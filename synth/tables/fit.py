@@ -48,6 +48,9 @@ GUESSED_FROM = 64
 SECOND_ROWS = (5, 240)
 FIRST_OF_OUTLINE, FIRST_OF_OPENING, FIRST_OF_QUESTION = 32, 2, 24
 """Numbers that are drawn at once for many conversations: as many as most of them take."""
+SPARE_ROWS = 32
+"""Candidate rows beyond those that a length may need. A small table may be asked to have half as many at least: some fall out as
+duplicates."""
 NARROWER = 2
 """How much narrower than its schema's mean a column of a small table may be."""
 
@@ -118,7 +121,7 @@ def _sizes(counter: TokenCounter, outline: Outline, split: Split, *, row: int, a
     per_row = row_tokens(counter, outline.schema, outline.locale, outline.format, split)
     if _is_small(outline):
         per_row *= len(outline.order) / len(outline.schema.main.fields) / NARROWER
-        count = int(target / per_row * 1.15) + 32
+        count = int(target / per_row * 1.15) + SPARE_ROWS
     else:
         rows = max(target - expected_tokens(outline, counter), 0) / per_row
         if outline.second and outline.schema.second is not None:
