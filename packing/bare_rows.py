@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -54,10 +55,17 @@ def bare(messages: Any) -> Turns | None:
 
 def _usual(roles: tuple[Any, ...], contents: list[Any]) -> bool:
     try:
-        known = ROLES.issuperset(roles) and "assistant" in roles
+        return _known(roles) and set(map(type, contents)) == _TEXTS
     except TypeError:  # a role that is a list or an object
         return False
-    return known and len(roles) <= MAX_MESSAGES and set(map(type, contents)) == {str}
+
+
+_TEXTS = {str}
+
+
+@lru_cache(maxsize=256)
+def _known(roles: tuple[Any, ...]) -> bool:
+    return ROLES.issuperset(roles) and "assistant" in roles and len(roles) <= MAX_MESSAGES
 
 
 def lines_of(table: pa.Table) -> Iterator[bytes | None]:
@@ -66,11 +74,8 @@ def lines_of(table: pa.Table) -> Iterator[bytes | None]:
         edges = np.frombuffer(chunk.buffers()[1], np.int64)[chunk.offset : chunk.offset + len(chunk) + 1].tolist()
         data = memoryview(chunk.buffers()[2] or b"")
         for start, end in pairwise(edges):
-            yield _unless_blank(data[start:end].tobytes())
-
-
-def _unless_blank(line: bytes) -> bytes | None:
-    return line if line and not line.isspace() else None
+            line = data[start:end].tobytes()
+            yield line if line and not line.isspace() else None
 
 
 def bare_lists(column: pa.ChunkedArray) -> Iterator[Turns | None] | None:

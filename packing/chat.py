@@ -9,10 +9,10 @@ that it does nothing with contents but write them (packing.template_flow) may mo
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
+from copy import copy
 from datetime import date
-from functools import lru_cache, reduce
+from functools import lru_cache
 from typing import Any
 
 import jinja2
@@ -33,21 +33,23 @@ from packing.chat_layout import (
     trained_messages,
 )
 from packing.chat_shapes import (
-    REASONING,
     SHAPES,
     THINK_TAGS,
     Messages,
     Part,
     Shape,
     Slot,
+    as_given,
     assemble,
-    common_prefix,
     learn,
     mark,
     skeleton,
+    slots_key,
+    strings,
 )
 from packing.dataset.errors import TokenizerError
 from packing.records import Conversation
+from packing.special_spellings import SpecialSpellings
 from packing.template_flow import only_writes_contents
 from packing.template_sandbox import STEPS, TemplateLimitError, environment, rendered
 from packing.template_wording import Wording, Wordings, is_plain, is_tried
@@ -76,20 +78,26 @@ class ChatTemplate:
             message = f"the chat template cannot be compiled ({type(error).__name__}: {error})"
             raise TokenizerError(message, param="/chat_template") from error
         self._variables: Mapping[str, Any] = tokenizer.special_tokens_map
-        self._special = _spelling_of_any(tokenizer.special)
-        self._openings = _openings_of(tokenizer.special)
+        self._spellings = SpecialSpellings(tokenizer)
         self._header: str | None = None
         self._by_roles = lru_cache(maxsize=SHAPES)(self._shape_of_roles)
         only_writes = only_writes_contents(self._environment, source)
         self._wordings = Wordings(self._by_roles, self._counted) if only_writes else None
         self._joining = lru_cache(maxsize=SHAPES)(self._joining_of_roles)
+        self._fitting = lru_cache(maxsize=SHAPES)(self._fitting_of_roles)
         self._by_skeleton = lru_cache(maxsize=SHAPES)(self._shape_of_skeleton)
+
+    @classmethod
+    def of(cls, source: str | None, tokenizer: Tokenizer, *, today: date) -> ChatTemplate:
+        """A template that shares what is learnt of its shapes with others of this process, but not their `disagreements`: what a shard
+        believes of a template must not depend on which were built before."""
+        return copy(_learnt(source, tokenizer, today))
 
     def text(self, messages: Messages, *, tools: Tools | None = None, add_generation_prompt: bool = False) -> str:
         """The conversation as the template renders it; raises TemplateRowError with the template's own words."""
         variables = {
             **self._variables,
-            "messages": [_as_given(message) for message in messages],
+            "messages": [as_given(message) for message in messages],
             "tools": tools,
             "documents": None,
             "add_generation_prompt": add_generation_prompt,
@@ -125,7 +133,13 @@ class ChatTemplate:
             if found is not None:
                 shape, parts = found
                 return lay_out("".join([part.text for part in parts]), messages, parts, shape, trained, thinking)
-        text = self.text(messages, tools=tools)
+        return self._found(self.text(messages, tools=tools), messages, tools, trained, thinking)
+
+    def _found(
+        self, text: str, messages: Messages, tools: Tools | None, trained: Sequence[bool], thinking: str
+    ) -> Rendered:
+        """What `render` makes of a rendering."""
+        plain = tools is None and all(map(is_plain, messages))
         if plain:
             shape = self._by_roles(tuple(message["role"] for message in messages))
             slots = [Slot(i, "content", message["content"]) for i, message in enumerate(messages)]
@@ -139,22 +153,67 @@ class ChatTemplate:
             shape = self._by_skeleton(json.dumps([marked, slots_key(slots), tools], ensure_ascii=False))
             parts = assemble(text, slots, shape) if shape is not None else None
             if shape is not None and parts is not None:
-                if any(self.specials(value) for value in _strings([marked, tools])):
+                if any(self.specials(value) for value in strings([marked, tools])):
                     raise TemplateRowError(
                         "it spells a special token in a tool, a tool call or another field beside its contents"
                     )
                 return lay_out(text, messages, parts, shape, trained, thinking)
         return self._by_prefixes(text, messages, tools, trained, thinking)
 
-    def joined(self, roles: tuple[str, ...], contents: Sequence[str], *, train_on: str, spelled: bool) -> Joined | None:
+    def joined(
+        self, roles: tuple[str, ...], contents: Sequence[str], *, train_on: str, spelled: bool, escaped: bool = False
+    ) -> Joined | None:
         """What `render` makes of a row of nothing but roles and contents, `unseen` and `thinking` trained, with its responses still to be
         found: for many rows at once that is quicker. None where the row must be rendered to be known, or may spell a special token, unless
-        those may be `spelled`. Hold such rows to `disagreements`."""
+        those may be `spelled`, or can be `escaped`. Hold such rows to `disagreements`."""
         outline, wording = self._joining(roles, train_on)
-        values = None if outline is None or wording is None or self._wordings is None else wording.values(contents)
-        if outline is None or values is None or not (spelled or self._spells_none(values)):
+        if outline is None or wording is None or self._wordings is None:
             return None
-        return filled(outline, values)
+        found = wording.values(contents)
+        if found is None:
+            return None
+        values, sizes = found
+        text = filled(outline.parts, values)
+        return self._spelled(text, outline, values, sizes, spelled=spelled, escaped=escaped)
+
+    def fitted(
+        self, roles: tuple[str, ...], contents: Sequence[str], *, train_on: str, spelled: bool, escaped: bool = False
+    ) -> Layout:
+        """What `render` makes of a row of nothing but roles and contents whose `thinking` is trained, as `joined` says it where its
+        rendering is the text of its shape, which most are: that is quicker than to find every part of it."""
+        messages = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
+        text = self.text(messages)
+        outline, shape = self._fitting(roles, train_on)
+        if outline is not None and shape is not None:
+            for form in (str, str.strip):
+                values = [form(contents[number]) for number in shape.order]
+                if filled(outline.parts, values) == text:
+                    sizes = list(map(len, values))
+                    found = self._spelled(text, outline, values, sizes, spelled=spelled, escaped=escaped)
+                    if found is not None:
+                        return found
+                    break
+        return self._found(text, messages, None, trained_messages(messages, train_on), "train")
+
+    def _spelled(
+        self,
+        text: str,
+        outline: Outline,
+        values: Sequence[str],
+        sizes: list[int],
+        *,
+        spelled: bool,
+        escaped: bool,
+    ) -> Joined | None:
+        """A row as it is to be tokenised; None where it must not be joined. `sizes` are characters, and become bytes."""
+        if not text.isascii():
+            sizes = list(map(utf8_length, values))
+        # One character is counted at ten times the speed of two, and what the template writes itself is known.
+        spelled = spelled or self._spellings.counts(text) == outline.opened
+        if spelled or self._spellings.absent(values):
+            return Joined(text, sizes, outline)
+        hidden = filled(outline.hidden, values) if escaped and self._spellings.escapable(text) else None
+        return None if hidden is None else Joined(text, sizes, outline, hidden)
 
     def is_tried(self, row: Bare | Conversation) -> bool:
         """Whether a row is one of those, about one in a thousand, that are held to `disagreements`."""
@@ -173,16 +232,9 @@ class ChatTemplate:
             self._wordings = None
         return wrong
 
-    def _spells_none(self, texts: Sequence[str]) -> bool:
-        """Whether texts certainly spell no special token."""
-        text = "\0".join(texts)
-        # One character is looked for at ten times the speed of two.
-        begun = any(first in text and opening in text for first, opening in self._openings.items())
-        return self._special is None or not begun or self._special.search(text) is None
-
     def specials(self, text: str) -> list[tuple[int, int]]:
         """Where special tokens are spelled in a text: (start, end) in characters."""
-        return [match.span() for match in self._special.finditer(text)] if self._special else []
+        return self._spellings.spans(text)
 
     def _shape_of_roles(self, roles: tuple[str, ...]) -> Shape | None:
         marked = [{"role": role, "content": mark(i)} for i, role in enumerate(roles)]
@@ -191,9 +243,15 @@ class ChatTemplate:
     def _joining_of_roles(self, roles: tuple[str, ...], train_on: str) -> tuple[Outline, Wording] | tuple[None, None]:
         """How rows of these roles are put together unrendered; None where they are not."""
         wording = None if self._wordings is None else self._wordings.of(roles)
-        if wording is None:
-            return None, None
-        return outline_of(wording.shape, trained_messages([{"role": role} for role in roles], train_on)), wording
+        return (None, None) if wording is None else (self._outline(wording.shape, roles, train_on), wording)
+
+    def _fitting_of_roles(self, roles: tuple[str, ...], train_on: str) -> tuple[Outline, Shape] | tuple[None, None]:
+        """What renderings of rows of these roles are compared with; None where they have no shape."""
+        shape = self._by_roles(roles)
+        return (None, None) if shape is None else (self._outline(shape, roles, train_on), shape)
+
+    def _outline(self, shape: Shape, roles: tuple[str, ...], train_on: str) -> Outline:
+        return outline_of(shape, trained_messages([{"role": role} for role in roles], train_on), self._spellings)
 
     def _shape_of_skeleton(self, key: str) -> Shape | None:
         marked, slots, tools = json.loads(key)
@@ -228,7 +286,7 @@ class ChatTemplate:
         self, text: str, messages: Messages, tools: Tools | None, trained: Sequence[bool], thinking: str
     ) -> Rendered:
         """Lay out a row that does not follow its shape: each response lies between two prefixes of the conversation."""
-        if any(self.specials(value) for value in _strings([*messages, tools])):
+        if any(self.specials(value) for value in strings([*messages, tools])):
             raise TemplateRowError("it spells a special token and does not follow the template's usual shape")
         turns: list[Turn] = []
         for start, end in responses(messages):
@@ -253,36 +311,6 @@ class ChatTemplate:
         return Rendered(text=text, bytes=whole, parts=(Part(text, False, whole),), turns=tuple(turns))  # noqa: FBT003
 
 
-def slots_key(slots: Sequence[Slot]) -> list[tuple[int, str]]:
-    """What a shape depends on of its slots: all but their values."""
-    return [(slot.message, slot.kind) for slot in slots]
-
-
-def _as_given(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A message as transformers hands it to a template: nulls left out, thinking under every name; and without our own `train`."""
-    given = {key: value for key, value in message.items() if key != "train" and value is not None}
-    thought = next((given[key] for key in REASONING if key in given), None)
-    return given if thought is None else {"thinking": thought, **given, "reasoning_content": thought}
-
-
-def _strings(value: Any) -> list[str]:
-    """Every string in a JSON value, names of fields too."""
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, Mapping):
-        return [text for pair in value.items() for item in pair for text in _strings(item)]
-    return [text for item in value for text in _strings(item)] if isinstance(value, list) else []
-
-
-def _spelling_of_any(special: Mapping[str, int]) -> re.Pattern[str] | None:
-    """A pattern for the spelling of any special token, longest first."""
-    spellings = sorted(special, key=lambda text: (-len(text), text))
-    return re.compile("|".join(map(re.escape, spellings))) if spellings else None
-
-
-def _openings_of(special: Mapping[str, int]) -> dict[str, str]:
-    """What spellings of special tokens begin with, by their first characters: a text without any of these spells none."""
-    first: dict[str, list[str]] = {}
-    for text in special:
-        first.setdefault(text[:1], []).append(text)
-    return {character: reduce(common_prefix, texts) for character, texts in first.items()}
+@lru_cache(maxsize=4)
+def _learnt(source: str | None, tokenizer: Tokenizer, today: date) -> ChatTemplate:
+    return ChatTemplate(source, tokenizer, today=today)

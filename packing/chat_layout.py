@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from packing.chat_shapes import REASONING, THINK_TAGS, Messages, Part, Shape
 from packing.dataset.errors import InputError
+from packing.special_spellings import SpecialSpellings
 from packing.tokenizers import utf8_length
 
 
@@ -43,25 +44,60 @@ class Rendered:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Outline:
     """Where the responses of conversations of one shape stand, whatever their contents: `parts` are piece, value, piece, value, …, piece
-    of a text, of which the pieces are the template's own and the values empty here; `sizes` int64 [parts] their bytes, `turns` int64
-    [turns, 2, 2] and `spans` int64 [spans, 2, 2] the ends of responses and of what is trained, each as a part and how many bytes behind
-    (or before) its beginning."""
+    of a text, of which the pieces are the template's own and the values empty here, and `hidden` the same with special tokens spelled as
+    they are in a text that is escaped; `opened` says how often the pieces hold each character that begins special tokens, `bytes` how
+    long they are together; `turns` int64 [turns, 2, 2] and `spans` int64 [spans, 2, 2] are the ends of responses and of what is trained,
+    each as how many values and how many bytes of pieces stand before it."""
 
     parts: list[str]
-    sizes: NDArray[np.int64]
+    hidden: list[str]
+    opened: list[int]
+    bytes: int
     turns: NDArray[np.int64]
     spans: NDArray[np.int64]
 
 
 class Joined(NamedTuple):
-    """A conversation put together without rendering it: its text, and the bytes of every value in the gaps of its outline."""
+    """A conversation put together without rendering it: its text, the bytes of every value in the gaps of its outline; and, where its
+    contents spell special tokens that are to stay text, the text with the template's own spelled otherwise."""
 
     text: str
     sizes: list[int]
     outline: Outline
+    hidden: str | None = None
 
 
 Layout = Rendered | Joined
+
+
+class Layouts:
+    """Conversations laid out, as columns: `texts` of all; `rendered` by their places among them; of the others, which are joined,
+    `outlines` and, end to end, `sizes`, the bytes of every value; `hidden` by place what joined ones are where they are escaped."""
+
+    def __init__(self, layouts: Iterable[Layout] = ()) -> None:
+        self.texts: list[str] = []
+        self.rendered: dict[int, Rendered] = {}
+        self.outlines: list[Outline] = []
+        self.sizes: list[int] = []
+        self.hidden: dict[int, str] = {}
+        for layout in layouts:
+            self.add(layout)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def add(self, layout: Layout) -> None:
+        """Add a conversation behind the others. Of a joined one nothing is kept that the garbage collector would look through."""
+        if isinstance(layout, Joined):
+            text, sizes, outline, hidden = layout
+            if hidden is not None:
+                self.hidden[len(self.texts)] = hidden
+            self.outlines.append(outline)
+            self.sizes.extend(sizes)
+            self.texts.append(text)
+        else:
+            self.rendered[len(self.texts)] = layout
+            self.texts.append(layout.text)
 
 
 def trained_messages(messages: Messages, train_on: str) -> list[bool]:
@@ -141,7 +177,7 @@ def lay_out(
     return Rendered(text=text, bytes=starts[-1], parts=parts, turns=tuple(turns))
 
 
-def outline_of(shape: Shape, trained: Sequence[bool]) -> Outline:
+def outline_of(shape: Shape, trained: Sequence[bool], spellings: SpecialSpellings) -> Outline:
     """What `lay_out` finds of every row of a shape whose thinking is trained, for rows of any contents."""
     turns: list[tuple[tuple[int, int], tuple[int, int]]] = []
     spans: list[tuple[tuple[int, int], tuple[int, int]]] = []
@@ -157,21 +193,27 @@ def outline_of(shape: Shape, trained: Sequence[bool]) -> Outline:
         else:
             turns.append((start, end))
         following = message + 1
-    sizes = np.zeros(2 * len(shape.pieces) - 1, np.int64)
-    sizes[::2] = [piece.bytes for piece in shape.pieces]
-    parts = [""] * len(sizes)
+    parts, hidden = ([""] * (2 * len(shape.pieces) - 1) for _ in range(2))
     parts[::2] = [piece.text for piece in shape.pieces]
+    hidden[::2] = map(spellings.hidden, parts[::2])
+    own = [0, *accumulate(map(utf8_length, parts))]
+
+    def placed(edges: list[tuple[tuple[int, int], tuple[int, int]]]) -> NDArray[np.int64]:
+        ends = [[(part // 2, own[part] + shift) for part, shift in pair] for pair in edges]
+        return np.array(ends, np.int64).reshape(-1, 2, 2)
+
     return Outline(
         parts=parts,
-        sizes=sizes,
-        turns=np.array(turns, np.int64).reshape(-1, 2, 2),
-        spans=np.array(spans, np.int64).reshape(-1, 2, 2),
+        hidden=hidden,
+        opened=spellings.counts("".join(parts)),
+        bytes=own[-1],
+        turns=placed(turns),
+        spans=placed(spans),
     )
 
 
-def filled(outline: Outline, values: Sequence[str]) -> Joined:
-    """A conversation of an outline."""
-    parts = outline.parts.copy()
+def filled(parts: list[str], values: Sequence[str]) -> str:
+    """The text whose gaps hold these values."""
+    parts = parts.copy()
     parts[1::2] = values
-    text = "".join(parts)
-    return Joined(text, list(map(len if text.isascii() else utf8_length, values)), outline)
+    return "".join(parts)

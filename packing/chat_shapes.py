@@ -262,3 +262,24 @@ def _only_reading(text: str, slots: Sequence[Slot], shape: Shape) -> list[str] |
         position, value = steps[position]
         values.append(value)
     return values[::-1]
+
+
+def slots_key(slots: Sequence[Slot]) -> list[tuple[int, str]]:
+    """What a shape depends on of its slots: all but their values."""
+    return [(slot.message, slot.kind) for slot in slots]
+
+
+def as_given(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message as transformers hands it to a template: nulls left out, thinking under every name; and without our own `train`."""
+    given = {key: value for key, value in message.items() if key != "train" and value is not None}
+    thought = next((given[key] for key in REASONING if key in given), None)
+    return given if thought is None else {"thinking": thought, **given, "reasoning_content": thought}
+
+
+def strings(value: Any) -> list[str]:
+    """Every string in a JSON value, names of fields too."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        return [text for pair in value.items() for item in pair for text in strings(item)]
+    return [text for item in value for text in strings(item)] if isinstance(value, list) else []

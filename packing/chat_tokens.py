@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from packing.chat import ChatTemplate
-from packing.chat_layout import Joined, Layout, Rendered, TemplateRowError
+from packing.chat_layout import Layouts, Outline, Rendered, TemplateRowError
+from packing.runs import Number, offsets_of, runs_of, within
 from packing.tokenizers import Encoded, Tokenizer
 
 
@@ -35,37 +35,29 @@ class ChatTokens:
     block_offsets: NDArray[np.int64]
 
 
-def within(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """0, 1, …, c - 1 for each count c, end to end: [2, 3] gives [0, 1, 0, 1, 2]."""
-    ends = np.cumsum(counts)
-    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
-
-
-def offsets_of(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where each run begins, and the end: int64 [len(counts) + 1]."""
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
-
-
 def spells_special(rendered: Rendered, template: ChatTemplate) -> bool:
     """Whether a message's content holds the spelling of a special token."""
     return any(part.content and template.specials(part.text) for part in rendered.parts)
 
 
-def encode_rendered(
-    rendered: Sequence[Layout], template: ChatTemplate, tokenizer: Tokenizer, *, special_tokens: str
-) -> Encoded:
-    """Tokens of every rendering. With `special_tokens` = "escape", a special token spelled inside a content stays ordinary text, which
-    the joined ones must not hold; with "allow" it becomes the token; "refuse" expects that no content spells one."""
-    escaped = np.array(
-        [special_tokens == "escape" and isinstance(r, Rendered) and spells_special(r, template) for r in rendered], bool
-    )
-    if not escaped.any():
-        return tokenizer.encode([r.text for r in rendered])
-    natural = tokenizer.encode([r.text for r, apart in zip(rendered, escaped, strict=True) if not apart])
-    apart = [r for r, apart in zip(rendered, escaped, strict=True) if apart and isinstance(r, Rendered)]
-    return _interleave(
-        escaped, natural, tokenizer.encode_escaped([r.text for r in apart], [_own(r, template) for r in apart])
-    )
+def encode_rendered(layouts: Layouts, template: ChatTemplate, tokenizer: Tokenizer, *, special_tokens: str) -> Encoded:
+    """Tokens of every conversation. With `special_tokens` = "escape", a special token spelled inside a content stays ordinary text; with
+    "allow" it becomes the token; "refuse" expects that no content spells one."""
+    texts, hidden = layouts.texts, dict(layouts.hidden)
+    if special_tokens == "escape":
+        for place, row in layouts.rendered.items():
+            if spells_special(row, template):
+                hidden[place] = tokenizer.hidden(row.text, _own(row, template))
+    if not hidden:
+        return tokenizer.encode(texts)
+    places = sorted(hidden)
+    apart = tokenizer.encode_hidden([texts[i] for i in places], [hidden[i] for i in places])
+    if len(places) == len(texts):
+        return apart
+    escaped = np.zeros(len(texts), bool)
+    escaped[places] = True
+    natural = tokenizer.encode([text for i, text in enumerate(texts) if i not in hidden])
+    return _interleave(escaped, natural, apart)
 
 
 def require_escapable(rendered: Rendered, template: ChatTemplate, tokenizer: Tokenizer) -> None:
@@ -92,22 +84,26 @@ def _interleave(chosen: NDArray[np.bool_], no: Encoded, yes: Encoded) -> Encoded
     """Rows of two encodings in one order: row i comes from `yes` where chosen[i]."""
     rank = np.where(chosen, np.cumsum(chosen) - 1 + len(no.offsets) - 1, np.cumsum(~chosen) - 1)
     counts = np.concatenate([np.diff(no.offsets), np.diff(yes.offsets)])
-    firsts = np.concatenate([no.offsets[:-1], yes.offsets[:-1] + len(no.ids)])
-    order = np.repeat(firsts[rank], counts[rank]) + within(counts[rank])
-    return Encoded(
-        np.concatenate([no.ids, yes.ids])[order],
-        offsets_of(counts[rank]),
-        np.concatenate([no.starts, yes.starts])[order],
-        disagreed=no.disagreed + yes.disagreed,
-    )
+    firsts = np.concatenate([no.offsets[:-1], yes.offsets[:-1] + len(no.ids)])[rank]
+    counts = counts[rank]
+
+    def rows(one: NDArray[Number], other: NDArray[Number]) -> NDArray[Number]:
+        return runs_of(np.concatenate([one, other]), firsts, counts)
+
+    ids, disagreed = rows(no.ids, yes.ids), no.disagreed + yes.disagreed
+    if no.edges is None or yes.edges is None:
+        return Encoded(ids, offsets_of(counts), rows(no.starts, yes.starts), disagreed=disagreed)
+    kind = np.int32 if int(no.edges[-1]) + int(yes.edges[-1]) < 2**31 else np.int64
+    edges = np.zeros(len(ids) + 1, kind)
+    np.cumsum(rows(np.diff(no.edges), np.diff(yes.edges)), dtype=kind, out=edges[1:])
+    return Encoded(ids, offsets_of(counts), edges=edges, disagreed=disagreed)
 
 
-def chat_tokens(rendered: Sequence[Layout], encoded: Encoded) -> ChatTokens:
+def chat_tokens(layouts: Layouts, encoded: Encoded) -> ChatTokens:
     """Find every block's and every trained span's tokens, for all rows at once; raises TemplateRowError where tokens run backwards."""
-    rows = len(rendered)
-    found = _borders(rendered)
+    found = _borders(layouts)
     line, base = _line(encoded, found.bytes)
-    turns = np.bincount(found.turn_row, minlength=rows).astype(np.int64)
+    turns = np.bincount(found.turn_row, minlength=len(layouts)).astype(np.int64)
     edges, spans = (
         np.searchsorted(line, (ends + base[row, None]).astype(line.dtype, copy=False))
         for ends, row in ((found.turns, found.turn_row), (found.spans, found.span_row))
@@ -157,29 +153,29 @@ class _Borders:
     span_row: NDArray[np.int64]
 
 
-def _borders(rendered: Sequence[Layout]) -> _Borders:
+def _borders(layouts: Layouts) -> _Borders:
     """Where responses and what is trained of them begin and end, in rendered rows one by one, in joined ones all at once."""
-    laid = [(i, r) for i, r in enumerate(rendered) if isinstance(r, Rendered)]
-    joined = [(i, r) for i, r in enumerate(rendered) if isinstance(r, Joined)]
-    turns = np.array([(i, t.start, t.end) for i, r in laid for t in r.turns], np.int64).reshape(-1, 3)
-    spans = np.array([(i, *s) for i, r in laid for t in r.turns for s in t.trained], np.int64).reshape(-1, 3)
-    size = np.zeros(len(rendered), np.int64)
-    size[[i for i, _ in laid]] = [r.bytes for _, r in laid]
-    if joined:
-        of = np.array([i for i, _ in joined])
-        size[of], more_turns, more_spans = _of_outlines([r for _, r in joined])
+    laid = layouts.rendered
+    turns = np.array([(i, t.start, t.end) for i, r in laid.items() for t in r.turns], np.int64).reshape(-1, 3)
+    spans = np.array([(i, *s) for i, r in laid.items() for t in r.turns for s in t.trained], np.int64).reshape(-1, 3)
+    size = np.zeros(len(layouts), np.int64)
+    size[list(laid)] = [r.bytes for r in laid.values()]
+    if layouts.outlines:
+        of = np.delete(np.arange(len(layouts)), list(laid)) if laid else np.arange(len(layouts))
+        size[of], more_turns, more_spans = _of_outlines(layouts.outlines, layouts.sizes)
         for more in (more_turns, more_spans):
             more[:, 0] = of[more[:, 0]]
         turns, spans = np.concatenate([turns, more_turns]), np.concatenate([spans, more_spans])
-        turns = turns[np.argsort(turns[:, 0], kind="stable")]
+        turns = turns[np.argsort(turns[:, 0], kind="stable")] if laid else turns
     return _Borders(size, turns[:, 1:], turns[:, 0], spans[:, 1:], spans[:, 0])
 
 
-def _of_outlines(joined: Sequence[Joined]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def _of_outlines(
+    outlines: Sequence[Outline], values: Sequence[int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Bytes int64 [R] of joined rows, and what their outlines say of them: (row, start, end) of responses and of what is trained."""
-    shapes = list({id(r.outline): r.outline for r in joined}.values())
-    number = {id(outline): i for i, outline in enumerate(shapes)}
-    of = np.array([number[id(r.outline)] for r in joined])
+    _, first, of = np.unique(np.array(list(map(id, outlines))), return_index=True, return_inverse=True)
+    shapes = [outlines[i] for i in first.tolist()]
 
     def each(arrays: list[NDArray[np.int64]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Every row's array, end to end, and how long each is: an outline's, so few are looked at."""
@@ -187,19 +183,20 @@ def _of_outlines(joined: Sequence[Joined]) -> tuple[NDArray[np.int64], NDArray[n
         rows = counts[of]
         return np.concatenate(arrays)[np.repeat(offsets_of(counts)[of], rows) + within(rows)], rows
 
-    sizes, parts = each([o.sizes for o in shapes])
-    sizes[within(parts) % 2 == 1] = np.fromiter(chain.from_iterable(r.sizes for r in joined), np.int64)
-    ends, first = offsets_of(sizes), offsets_of(parts)
+    gaps = np.array([len(o.parts) // 2 for o in shapes])[of]
+    ends, first = offsets_of(np.array(values, np.int64)), offsets_of(gaps)
 
     def placed(edges: list[NDArray[np.int64]]) -> NDArray[np.int64]:
         found, counts = each(edges)
-        row = np.repeat(np.arange(len(joined)), counts)
-        part, shift = np.moveaxis(found, 2, 0)
-        return np.column_stack([row, ends[first[row, None] + part] - ends[first[row, None]] + shift])
+        row = np.repeat(np.arange(len(outlines)), counts)
+        before, own = np.moveaxis(found, 2, 0)
+        begin = first[row, None]
+        return np.column_stack([row, ends[begin + before] - ends[begin] + own])
 
     spans = placed([o.spans for o in shapes])
     turns = placed([o.turns for o in shapes])
-    return np.diff(ends[first]), turns, spans[spans[:, 1] < spans[:, 2]]
+    own = np.array([o.bytes for o in shapes])[of]
+    return own + np.diff(ends[first]), turns, spans[spans[:, 1] < spans[:, 2]]
 
 
 def _blocks(

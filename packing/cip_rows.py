@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from packing.chat_tokens import offsets_of, within
 from packing.cip_stream import Stream, Units
 from packing.dataset import schema
-from packing.kept import runs_of
+from packing.runs import runs_of
 from packing.skipalign_rows import flat_list, lists, require
 
 IGNORED = -100

@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from packing.chat_tokens import offsets_of
 from packing.dataset.errors import SourceError
 from packing.plan import Inputs
-
-Number = TypeVar("Number", bound=np.generic)
-
-
-def runs_of(values: NDArray[Number], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[Number]:
-    """The runs of `values` that begin at `starts` int64 [R] and are `lengths` int64 [R] long, end to end.
-
-    Runs are hundreds of numbers long, so copying one by one beats an index for every number by far.
-    """
-    parts = [values[a : a + n] for a, n in zip(starts.tolist(), lengths.tolist(), strict=True)]
-    return np.concatenate(parts) if parts else values[:0]
+from packing.runs import offsets_of
 
 
 def checksums(values: NDArray[np.int32], lengths: NDArray[np.int64]) -> NDArray[np.uint32]:

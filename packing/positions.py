@@ -30,6 +30,8 @@ BY_TURNS = frozenset({"outer", "inner", "all", "none"})
 EDGE = 32
 """Tokens of CREAM's head and of its tail, or a third of the row where that is less."""
 _CHANCE, _SPAN, _CUTS = 0, 1, 2
+_CUT_BITS = 31
+"""Positions are int32, so a cut has no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +148,8 @@ def _span(budget: NDArray[np.int64], gaps: NDArray[np.int64], sequences: Sequenc
     number, of = within(gaps), np.repeat(np.arange(len(gaps)), gaps)
     cuts = draws.integer(span[of], sequences.row[of], _CUTS + number, sequences.variant[of])
     cuts[number == gaps[of] - 1] = span[of][number == gaps[of] - 1]
-    return cuts[np.lexsort((cuts, of))]
+    # Sorted within every sequence: as one number, the sequence above and the cut below, for a sort by two keys takes ten times as long.
+    return np.sort((of << _CUT_BITS) | cuts) & ((1 << _CUT_BITS) - 1)
 
 
 def _chain(budget: NDArray[np.int64], gaps: NDArray[np.int64], sequences: Sequences, draws: Draws) -> NDArray[np.int64]:

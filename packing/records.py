@@ -92,6 +92,9 @@ def conversations(
             return Bare(place, number, name, found, *turns)
         return Conversation(index=place, row=number, name=name, id=found, messages=messages, tools=tools)
 
+    if container == "lines":
+        yield from _of_lines(table, name, row, index, columns, read)
+        return
     turns = _bare_column(table, columns) if container == "columns" else None
     if turns is None:
         yield from _each(table, container, name, row, index, read)
@@ -103,6 +106,35 @@ def conversations(
             yield from _each(table.slice(i, 1), container, name, [number], [place], read)
         else:
             yield Bare(place, number, name, _name(found, number), *known)
+
+
+def _of_lines(
+    table: pa.Table,
+    name: str,
+    row: Sequence[int],
+    index: Sequence[int],
+    columns: Columns,
+    read: Callable[[dict[str, Any], int, int], Bare | Conversation],
+) -> Iterator[Bare | Conversation | Rejected]:
+    """`_each` for conversations in lines, which looks at those of nothing but roles and texts as little as it can."""
+    key, known_by = columns.messages or "messages", columns.id or "id"
+    for number, place, line in zip(row, index, lines_of(table), strict=True):
+        if line is None:
+            continue
+        record: Any = None
+        try:
+            record = orjson.loads(line)
+            turns = bare(record[key])
+        except (ValueError, KeyError, TypeError):  # no JSON, no such column, no record
+            turns = None
+        if turns is None or "tools" in record or (columns.id and record.get(known_by) is None):
+            item = _item(line, name, number, place, read)
+        else:
+            item = Bare(place, number, name, _name(record.get(known_by), number), *turns)
+        # A line may be 100 MB long: who works on what was in it does so without the line.
+        del line, record, turns
+        yield item
+        del item
 
 
 def _bare_column(table: pa.Table, columns: Columns) -> Iterator[Turns | None] | None:
@@ -138,14 +170,20 @@ def _each(
     for number, place, value in zip(row, index, values, strict=True):
         if value is None:
             continue
-        try:
-            item = read(_parse(value) if isinstance(value, bytes) else value, number, place)
-        except _Reason as reason:
-            item = Rejected(row=number, name=name, reason=str(reason))
+        item = _item(value, name, number, place, read)
         # A line may be 100 MB long: who works on what was in it does so without the line.
         del value
         yield item
         del item
+
+
+def _item(
+    value: Any, name: str, number: int, place: int, read: Callable[[dict[str, Any], int, int], Item]
+) -> Item | Rejected:
+    try:
+        return read(_parse(value) if isinstance(value, bytes) else value, number, place)
+    except _Reason as reason:
+        return Rejected(row=number, name=name, reason=str(reason))
 
 
 def unusable(table: pa.Table, *, container: str, name: str, first_row: int) -> Iterator[Rejected]:

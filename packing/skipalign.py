@@ -185,7 +185,7 @@ def _batches(spec: Spec, inputs: Inputs, index: NDArray[np.int64], tally: Tally)
 def conversation_batches(spec: Spec, inputs: Inputs, index: NDArray[np.int64], tally: Tally) -> Iterator[Batch]:
     """The source rows `index` as conversations under the spec's chat template, or the tokenizer's."""
     source = spec.chat_template or inputs.tokenizer.chat_template
-    template = ChatTemplate(source, inputs.tokenizer, today=spec.template_date)
+    template = ChatTemplate.of(source, inputs.tokenizer, today=spec.template_date)
     return token_batches(spec, inputs, index, template, tally)
 
 

@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from packing.chat_tokens import offsets_of
@@ -50,8 +51,7 @@ def assemble(
     sequence_tokens = layout.tokens[layout.sequences]
     row_sequences = np.searchsorted(sequence_tokens, row_tokens)
     unit_of_sequence = np.searchsorted(layout.units, layout.sequences[:-1], side="right") - 1
-    labels = np.full(len(ids), IGNORED, np.int32)
-    np.copyto(labels, ids, where=trained)
+    labels = np.where(trained, ids, np.int32(IGNORED))
     row_blocks = placement.sequences.offsets[layout.rows]
     first, lengths = offsets_of(placement.sequences.lengths)[:-1], placement.sequences.lengths
     start = first - np.repeat(row_tokens[:-1], np.diff(row_blocks))
@@ -89,6 +89,11 @@ def flat_list(batch: pa.RecordBatch, name: str) -> tuple[NDArray[np.int64], pa.A
     return offsets - offsets[0], column.flatten()
 
 
+def _equal(texts: pa.Array, text: str) -> NDArray[np.bool_]:
+    """Which texts are this one, bool [n], without a Python object for each."""
+    return pc.call_function("equal", [texts, pa.scalar(text)]).fill_null(False).to_numpy(zero_copy_only=False)
+
+
 class _Rows:
     """The columns of a batch as flat arrays; sequences and blocks are numbered over all rows."""
 
@@ -104,10 +109,10 @@ class _Rows:
         self.sequence_lengths = lengths.to_numpy().astype(np.int64)
         self.blocks, blocks = flat("blocks")
         role, start, length, bias = blocks.flatten()
-        self.responses = role.to_numpy(zero_copy_only=False) != "user"
+        self.responses = ~_equal(role, "user")
         self.block_start, self.block_length, self.bias = (a.to_numpy().astype(np.int64) for a in (start, length, bias))
         self.reason_offsets, reasons = flat("reasons")
-        self.reasons = reasons.to_numpy(zero_copy_only=False)
+        self.said_to_jump = _equal(reasons, "")
         self.id_offsets, _ = flat("source_ids")
         self.skipped = batch.column("skipped").to_numpy(zero_copy_only=False)
         self.n_tokens = batch.column("n_tokens").to_numpy().astype(np.int64)
@@ -207,7 +212,7 @@ def _check_reasons(r: _Rows, opens: NDArray[np.bool_], max_position: int) -> Non
     require(
         ~jumps | (last < max_position)[conversation], sequence_row, f"a position reaches max_position ({max_position})"
     )
-    require(jumps == (r.reasons == ""), sequence_row, "reasons do not say which sequences are skipped")
+    require(jumps == r.said_to_jump, sequence_row, "reasons do not say which sequences are skipped")
     any_jump = np.bincount(sequence_row, weights=jumps, minlength=len(r.skipped)) > 0
     require(any_jump == r.skipped, np.arange(len(r.skipped)), "skipped does not say whether positions jump")
 

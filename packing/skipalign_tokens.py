@@ -11,22 +11,14 @@ from numpy.typing import NDArray
 
 from packing.bare_rows import Bare
 from packing.chat import ChatTemplate, Tools
-from packing.chat_layout import Layout, Rendered, TemplateRowError
+from packing.chat_layout import Joined, Layout, Layouts, TemplateRowError
 from packing.chat_shapes import Messages
-from packing.chat_tokens import (
-    ChatTokens,
-    chat_tokens,
-    encode_rendered,
-    offsets_of,
-    require_escapable,
-    spells_special,
-    within,
-)
+from packing.chat_tokens import ChatTokens, chat_tokens, encode_rendered, require_escapable, spells_special
 from packing.dataset.errors import BadRowError
-from packing.kept import runs_of
 from packing.pieces import RowSpan, rows_at
 from packing.plan import Inputs, Tally
 from packing.records import Conversation, Rejected, conversations
+from packing.runs import offsets_of, runs_of, within
 from packing.spec import Columns
 from packing.tokenizers import Tokenizer
 
@@ -108,7 +100,7 @@ class _LaidOut:
 
     ids: list[str] = field(default_factory=list[str])
     index: list[int] = field(default_factory=list[int])
-    layouts: list[Layout] = field(default_factory=list[Layout])
+    layouts: Layouts = field(default_factory=Layouts)
     rejected: list[tuple[Bare | Conversation | Rejected, str]] = field(default_factory=list[Any])
     tried: list[tuple[Messages, Layout]] = field(default_factory=list[Any])
 
@@ -122,36 +114,35 @@ def _laid_out(
     unseen: bool,
 ) -> _LaidOut:
     """Lay rows out as they are read, so that what was parsed of one is gone before the next."""
-    laid = _LaidOut()
+    laid, how = _LaidOut(), _spelling(spec)
     for item in found:
         if isinstance(item, Rejected):
             laid.rejected.append((item, item.reason))
             continue
         try:
-            layout = _layout(spec, item, template, tokenizer, unseen=unseen)
+            if how is not None and isinstance(item, Bare):
+                layout = template.joined(item.roles, item.contents, **how) if unseen else None
+                layout = layout or _checked(
+                    spec, template.fitted(item.roles, item.contents, **how), template, tokenizer
+                )
+            else:
+                tools = item.tools if isinstance(item, Conversation) else None
+                layout = _render(spec, item.messages, tools, template, tokenizer, unseen=unseen)
         except TemplateRowError as error:
             laid.rejected.append((item, error.message))
             continue
         laid.ids.append(item.id)
         laid.index.append(item.index)
-        laid.layouts.append(layout)
+        laid.layouts.add(layout)
         if unseen and template.is_tried(item):
             laid.tried.append((item.messages, layout))
     return laid
 
 
-def _layout(
-    spec: ChatSpec, item: Bare | Conversation, template: ChatTemplate, tokenizer: Tokenizer, *, unseen: bool
-) -> Layout:
-    """A row's layout; raises TemplateRowError where it has none."""
-    if isinstance(item, Conversation):
-        return _render(spec, item.messages, item.tools, template, tokenizer, unseen=unseen)
-    if unseen and spec.thinking == "train":
-        spelled = spec.special_tokens_in_text == "allow"
-        joined = template.joined(item.roles, item.contents, train_on=spec.train_on, spelled=spelled)
-        if joined is not None:
-            return joined
-    return _render(spec, item.messages, None, template, tokenizer, unseen=unseen)
+def _spelling(spec: ChatSpec) -> dict[str, Any] | None:
+    """How ChatTemplate.joined is asked for rows of nothing but roles and texts; None where it is not."""
+    spelled, escaped = (spec.special_tokens_in_text == what for what in ("allow", "escape"))
+    return {"train_on": spec.train_on, "spelled": spelled, "escaped": escaped} if spec.thinking == "train" else None
 
 
 def _render(
@@ -162,8 +153,15 @@ def _render(
     tokenizer: Tokenizer,
     *,
     unseen: bool,
-) -> Rendered:
+) -> Layout:
     layout = template.render(messages, tools=tools, train_on=spec.train_on, thinking=spec.thinking, unseen=unseen)
+    return _checked(spec, layout, template, tokenizer)
+
+
+def _checked(spec: ChatSpec, layout: Layout, template: ChatTemplate, tokenizer: Tokenizer) -> Layout:
+    """A layout that may be tokenised; raises TemplateRowError where special tokens that it spells forbid it."""
+    if isinstance(layout, Joined):
+        return layout
     if spec.special_tokens_in_text == "refuse" and spells_special(layout, template):
         message = "it spells a special token (special_tokens_in_text: refuse)"
         raise TemplateRowError(message)

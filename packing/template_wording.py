@@ -34,13 +34,15 @@ class Wording(NamedTuple):
     in_order: bool
     most: int
 
-    def values(self, contents: Sequence[str]) -> Sequence[str] | None:
-        """What fills the gaps; None where the row must be rendered to be known."""
-        if sum(map(len, contents)) > self.most:
+    def values(self, contents: Sequence[str]) -> tuple[Sequence[str], list[int]] | None:
+        """What fills the gaps, and the characters of each; None where the row must be rendered to be known."""
+        sizes = list(map(len, contents))
+        if sum(sizes) > self.most:
             return None
         if self.form is str and self.in_order:
-            return contents
-        return [self.form(contents[number]) for number in self.shape.order]
+            return contents, sizes
+        values = [self.form(contents[number]) for number in self.shape.order]
+        return values, list(map(len, values))
 
 
 class Wordings:
@@ -54,8 +56,8 @@ class Wordings:
     def joined(self, messages: Messages) -> tuple[Shape, tuple[Part, ...]] | None:
         """The shape and parts of a plain row without rendering it; None where it must be rendered to be known."""
         wording = self.of(tuple([message["role"] for message in messages]))
-        values = None if wording is None else wording.values([message["content"] for message in messages])
-        return None if wording is None or values is None else (wording.shape, joined(values, wording.shape))
+        found = None if wording is None else wording.values([message["content"] for message in messages])
+        return None if wording is None or found is None else (wording.shape, joined(found[0], wording.shape))
 
     def _of(self, roles: tuple[str, ...]) -> Wording | None:
         """Found by rendering contents with space around them. None where there is no shape, or where some contents are trimmed and some

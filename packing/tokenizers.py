@@ -134,13 +134,18 @@ class Tokenizer:
     def encode_escaped(self, texts: Sequence[str], own: Sequence[Sequence[tuple[int, int]]]) -> Encoded:
         """Encode texts in which only the special tokens at `own` (start, end in characters) are recognised; spelled anywhere else they
         are ordinary text. Expects texts without `guard_characters`."""
-        engine, renumbered, spelling = self._guarded
-        hidden: list[str] = []
-        for text, spans in zip(texts, own, strict=True):
-            ends = [0, *(edge for span in spans for edge in span)]
-            between = [text[a:b] for a, b in zip(ends[::2], [*ends[1::2], len(text)], strict=True)]
-            tokens = [spelling[text[a:b]] for a, b in spans]
-            hidden.append("".join(part for pair in zip(between, [*tokens, ""], strict=True) for part in pair))
+        return self.encode_hidden(texts, list(map(self.hidden, texts, own)))
+
+    def hidden(self, text: str, own: Sequence[tuple[int, int]]) -> str:
+        """A text with its special tokens at `own` (start, end in characters) spelled as `encode_hidden` expects them."""
+        ends = [0, *(edge for span in own for edge in span)]
+        between = [text[a:b] for a, b in zip(ends[::2], [*ends[1::2], len(text)], strict=True)]
+        tokens = [self._guard_spelling[text[a:b]] for a, b in own]
+        return "".join(part for pair in zip(between, [*tokens, ""], strict=True) for part in pair)
+
+    def encode_hidden(self, texts: Sequence[str], hidden: Sequence[str]) -> Encoded:
+        """`encode_escaped` of texts whose own special tokens are `hidden` already."""
+        engine, renumbered = self._guarded
         return self._encode(engine, lambda: self._guarded_fast, texts, hidden=hidden, renumbered=renumbered)
 
     @cached_property
@@ -151,8 +156,12 @@ class Tokenizer:
     @cached_property
     def guard_characters(self) -> re.Pattern[str]:
         """The private-use characters that stand for special tokens while a text is escaped."""
-        used = sorted(text[0] for text in guards(self.special).values())
+        used = sorted(text[0] for text in self._guard_spelling.values())
         return re.compile(f"[{used[0]}-{used[-1]}]" if used else "(?!)")
+
+    @cached_property
+    def _guard_spelling(self) -> dict[str, str]:
+        return guards(self.special)
 
     @cached_property
     def _natural_fast(self) -> FastEngine:
@@ -160,18 +169,18 @@ class Tokenizer:
 
     @cached_property
     def _guarded_fast(self) -> FastEngine:
-        return FastEngine(guarded(self._value, guards(self.special)), self._guarded[0])
+        return FastEngine(guarded(self._value, self._guard_spelling), self._guarded[0])
 
     @cached_property
-    def _guarded(self) -> tuple[tokenizers.Tokenizer, NDArray[np.int32], dict[str, str]]:
-        """The engine for escaped texts, what its ids are here, and how it spells special tokens."""
-        spelling = guards(self.special)
+    def _guarded(self) -> tuple[tokenizers.Tokenizer, NDArray[np.int32]]:
+        """The engine for escaped texts, and what its ids are here."""
+        spelling = self._guard_spelling
         engine = engine_of(guarded(self._value, spelling), self.name)
         size = max(max(engine.get_vocab().values(), default=0), max(engine.get_added_tokens_decoder(), default=0)) + 1
         renumbered = np.arange(size, dtype=np.int32)
         for text, i in self.special.items():
             renumbered[engine.token_to_id(spelling[text])] = i
-        return engine, renumbered, spelling
+        return engine, renumbered
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens spelled out."""

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from packing.chat import ChatTemplate
-from packing.chat_layout import TemplateRowError
+from packing.chat_layout import Layouts, TemplateRowError
 from packing.chat_tokens import chat_tokens, encode_rendered, marked
 from packing.dataset.errors import TokenizerError
 from tests.conftest import conversation
@@ -25,7 +25,7 @@ def template(tokenizer, source=templates.CHATML):
 
 def tokens_of(tokenizer, messages, source=templates.CHATML, *, special_tokens="escape", train_on="all"):
     chat = template(tokenizer, source)
-    rendered = [chat.render(m, train_on=train_on) for m in messages]
+    rendered = Layouts(chat.render(m, train_on=train_on) for m in messages)
     return chat_tokens(rendered, encode_rendered(rendered, chat, tokenizer, special_tokens=special_tokens))
 
 

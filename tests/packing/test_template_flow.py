@@ -7,10 +7,11 @@ from datetime import date
 import numpy as np
 import pytest
 
-from packing import template_wording
+import packing.chat
+from packing import skipalign_tokens, template_wording
 from packing.bare_rows import bare
 from packing.chat import ChatTemplate
-from packing.chat_layout import Joined, TemplateRowError
+from packing.chat_layout import Joined, Layouts, TemplateRowError
 from packing.chat_shapes import Part, Shape, mark
 from packing.chat_tokens import ChatTokens, chat_tokens
 from packing.dataset.reader import read_manifest
@@ -69,7 +70,7 @@ def test_what_only_writes_is_known(builtin):
 def test_rows_are_those_that_rendering_gives(builtin, source):
     fast, slow = chat(builtin, source), chat(builtin, source)
     same = known = 0
-    laid, mixed = [], []
+    laid, mixed, fitted = [], [], []
     for number in range(120):
         talk = conversation(number, turns=1 + number % 4, longest=5, system=number % 5 == 0)["messages"]
         edges = ("", " ", "\n", "<|im_end|>", "<~0longweave~>", "</think>", "\u00a0", "x")
@@ -85,15 +86,21 @@ def test_rows_are_those_that_rendering_gives(builtin, source):
         except TemplateRowError:
             with pytest.raises(TemplateRowError):
                 fast.render(talk, train_on=train_on, unseen=True)
+            with pytest.raises(TemplateRowError):
+                fast.fitted(*turns, train_on=train_on, spelled=True)
             assert joined is None
             continue
         assert fast.render(talk, train_on=train_on, unseen=True) == expected
         same += 1
         laid.append(expected)
         mixed.append(expected if joined is None or number % 5 == 0 else joined)
-    tokens = [chat_tokens(rows, builtin.encode([row.text for row in rows])) for rows in (laid, mixed)]
+        fitted.append(fast.fitted(*turns, train_on=train_on, spelled=True))
+    first, *others = (
+        chat_tokens(Layouts(rows), builtin.encode([row.text for row in rows])) for rows in (laid, mixed, fitted)
+    )
     for name in ChatTokens.__slots__:
-        assert np.array_equal(*(getattr(one, name) for one in tokens)), name
+        assert all(np.array_equal(getattr(first, name), getattr(other, name)) for other in others), name
+    assert sum(isinstance(row, Joined) for row in fitted) > 30
     assert sum(isinstance(row, Joined) for row in mixed) > 60 or fast._wordings is None
     assert same > 30
     assert known > 60 if fast._wordings is not None else not known
@@ -113,7 +120,7 @@ def test_contents_stand_where_the_shape_says_and_up_to_the_bound(order, expected
     shape = Shape(tuple(Part("|", content=False, bytes=1) for _ in range(len(order) + 1)), order, ())
     text = "|" + "".join(f" \n{mark(number)}\n |" for number in order)
     wording = Wordings(lambda _: shape, lambda _: (text, STEPS // 2)).of(("user", "assistant"))
-    assert list(wording.values(["a", "b"])) == expected
+    assert wording.values(["a", "b"]) == (expected, [1] * len(expected))
     assert wording.values(["x" * 200, "y" * 55]) is not None
     assert wording.values(["x" * 200, "y" * 56]) is None, "rendering 256 characters might take all steps there are"
 
@@ -135,6 +142,7 @@ def test_an_analysis_that_is_wrong_is_caught_counted_and_not_believed(tmp_path, 
     assert read_manifest(folder).counts["template_disagreements"] == 0
     true = rows_of(folder)
     monkeypatch.setattr("packing.chat.only_writes_contents", lambda *_: True)
+    monkeypatch.setattr("packing.chat._learnt", packing.chat._learnt.__wrapped__)
     monkeypatch.setattr(template_wording, "ONE_IN", 1)
     folder = build(talks, chat_template=source)
     assert read_manifest(folder).counts["template_disagreements"] > 5
@@ -170,6 +178,8 @@ def test_tools_and_fields_beside_contents_are_rendered(builtin):
     spelling = ("user", "assistant"), ["a", "<|im_end|>"]
     assert template.joined(*spelling, train_on="all", spelled=True).text == "useraassistant<|im_end|>"
     assert template.joined(*spelling, train_on="all", spelled=False) is None
+    escaped = template.joined(*spelling, train_on="all", spelled=False, escaped=True)
+    assert (escaped.text, escaped.hidden) == ("useraassistant<|im_end|>",) * 2, "this template writes no special token"
 
 
 def test_what_is_joined_all_at_once_gives_the_rows_of_one_by_one(tmp_path, build, monkeypatch):
@@ -187,7 +197,9 @@ def test_what_is_joined_all_at_once_gives_the_rows_of_one_by_one(tmp_path, build
             rows = rows_of(build(source, **fields))
             assert len(asked) == (0 if "thinking" in fields else 39), "one is more than roles and contents"
             patch.setattr(ChatTemplate, "joined", lambda *_, **__: None)
-            assert rows_of(build(source, **fields)) == rows
+            assert rows_of(build(source, **fields)) == rows, "renderings that fit their shape"
+            patch.setattr(skipalign_tokens, "_spelling", lambda _: None)
+            assert rows_of(build(source, **fields)) == rows, "rendered and taken apart"
         found[str(fields)] = rows
     assert found["{}"] != found["{'special_tokens_in_text': 'allow'}"]
 
@@ -202,3 +214,17 @@ def test_one_disagreement_ends_the_trust(builtin, monkeypatch):
     assert rows[1][1].text == "userxassistantb"
     assert template.disagreements(rows) == 1
     assert template.render(other, unseen=True).text == "userx!assistantb"
+
+
+def test_what_one_shard_finds_wrong_another_does_not_know_but_what_is_learnt_it_does(builtin, monkeypatch):
+    monkeypatch.setattr("packing.chat.only_writes_contents", lambda *_: True)
+    source = EACH + "{{ m.role + m.content }}{% if 'x' in m.content %}!!{% endif %}{% endfor %}"
+    one, two = (ChatTemplate.of(source, builtin, today=date(2026, 1, 1)) for _ in range(2))
+    row = ("user", "assistant"), ["x", "b"]
+    talk = [{"role": role, "content": content} for role, content in zip(*row, strict=True)]
+    first = one.joined(*row, train_on="all", spelled=True)
+    assert one.disagreements([(talk, first)]) == 1
+    assert one.joined(*row, train_on="all", spelled=True) is None
+    again = two.joined(*row, train_on="all", spelled=True)
+    assert again.text == first.text
+    assert again.outline is first.outline

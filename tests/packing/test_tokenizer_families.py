@@ -17,7 +17,7 @@ from tokenizers import Tokenizer as Engine
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from packing.chat import ChatTemplate
-from packing.chat_layout import TemplateRowError
+from packing.chat_layout import Layouts, TemplateRowError
 from packing.chat_tokens import chat_tokens, encode_rendered, require_escapable
 from packing.dataset.errors import TokenizerError
 from packing.tokenizers import Tokenizer
@@ -128,7 +128,8 @@ def reference_ids(reference, talk, source, **options) -> list[int]:
 def tokens_of(tokenizer, talks, source=templates.CHATML, *, special_tokens="escape", **options):
     chat = ChatTemplate(source, tokenizer, today=TODAY)
     rendered = [chat.render(talk, **options) for talk in talks]
-    return rendered, chat_tokens(rendered, encode_rendered(rendered, chat, tokenizer, special_tokens=special_tokens))
+    laid = Layouts(rendered)
+    return rendered, chat_tokens(laid, encode_rendered(laid, chat, tokenizer, special_tokens=special_tokens))
 
 
 def ids_of(tokens, row=0) -> list[int]:

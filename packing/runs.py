@@ -1,0 +1,33 @@
+"""Arrays that are runs of numbers end to end: where each begins, and copies of some of them."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Number = TypeVar("Number", bound=np.generic)
+
+
+def within(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """0, 1, …, c - 1 for each count c, end to end: [2, 3] gives [0, 1, 0, 1, 2]."""
+    ends = np.cumsum(counts)
+    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
+
+
+def offsets_of(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each run begins, and the end: int64 [len(counts) + 1]."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+
+
+def runs_of(values: NDArray[Number], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[Number]:
+    """The runs of `values` that begin at `starts` int64 [R] and are `lengths` int64 [R] long, end to end.
+
+    Runs are hundreds of numbers long, so copying one by one beats an index for every number by far; neighbours are copied in one go.
+    """
+    ends = starts + lengths
+    opens = np.flatnonzero(np.append(True, starts[1:] != ends[:-1])[: len(starts)])
+    closes = np.append(opens[1:], len(starts))[: len(opens)] - 1
+    parts = [values[a:b] for a, b in zip(starts[opens].tolist(), ends[closes].tolist(), strict=True)]
+    return np.concatenate(parts) if parts else values[:0]
