@@ -59,6 +59,15 @@ class Draws:
         bits = (words[0] << np.uint64(21)) ^ (words[1] >> np.uint64(11))
         return (bits.astype(np.float64) * 2.0**-53).reshape(shape)
 
+    def quarters(self, row: ArrayLike, draw: ArrayLike = 0, variant: ArrayLike = 0) -> NDArray[np.float64]:
+        """Four uniform numbers in [0, 1) with 32 random bits each, float64 [4, n], for each of n (row, draw, variant), which broadcast to
+        one dimension: as dear as one of `uniform`."""
+        rows, draws, variants = np.broadcast_arrays(
+            np.asarray(row, np.uint64), np.asarray(draw, np.uint64), np.asarray(variant, np.uint64)
+        )
+        words = philox(np.stack([draws, variants, rows & _LOW, rows >> _SHIFT]), self.key)
+        return words.astype(np.float64) * 2.0**-32
+
     def integer(
         self, largest: ArrayLike, row: ArrayLike, draw: ArrayLike = 0, variant: ArrayLike = 0
     ) -> NDArray[np.int64]:

@@ -151,7 +151,8 @@ def check(spec: Spec, batch: pa.RecordBatch) -> None:
     if ((numbers < 0) | (numbers >= spec.samples)).any():
         message = f"a row's number is not one of the {spec.samples} that the spec asks for"
         raise DatasetError(message, param="id")
-    synl_rows.check(batch, lengths=_lengths(spec, numbers).tolist(), most_turns=spec.turns.max)
+    shorter = spec.small_tables is not None and spec.small_tables.most_rows is not None
+    synl_rows.check(batch, lengths=_lengths(spec, numbers).tolist(), most_turns=spec.turns.max, shorter=shorter)
 
 
 def conclude(spec: Spec, tally: Tally) -> list[str]:

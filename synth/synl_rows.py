@@ -75,20 +75,20 @@ def numbers(batch: pa.RecordBatch) -> NDArray[np.int64]:
     return np.array(found, np.int64)
 
 
-def check(batch: pa.RecordBatch, *, lengths: Sequence[int], most_turns: int) -> None:
+def check(batch: pa.RecordBatch, *, lengths: Sequence[int], most_turns: int, shorter: bool = False) -> None:
     """Raise DatasetError naming the first row that breaks an invariant: known names, turns by turns, one query and one answer a
     question, responses that end with their answers, evidence inside the message it names, and as many tokens as were asked for:
-    `lengths` are those of the batch's rows."""
+    `lengths` are those of the batch's rows, upper bounds where rows may be `shorter`."""
     rows = batch.select([name for name in batch.schema.names if name != "evidence"]).to_pylist()
     misplaced = _faults_of_evidence(batch, rows)
     for number, (row, target) in enumerate(zip(rows, lengths, strict=True)):
-        reason = _fault(row, target, most_turns) or misplaced.get(number, "")
+        reason = _fault(row, (1 if shorter else shortest(target), target), most_turns) or misplaced.get(number, "")
         if reason:
             message = f"row {row['id']}: {reason}"
             raise DatasetError(message, param=row["id"])
 
 
-def _fault(row: Mapping[str, Any], target: int, most_turns: int) -> str:
+def _fault(row: Mapping[str, Any], tokens: tuple[int, int], most_turns: int) -> str:
     """What is wrong with a row; empty where nothing is."""
     messages, count = row["messages"], len(row["queries"])
     task = TASKS.get(row["task"])
@@ -103,8 +103,9 @@ def _fault(row: Mapping[str, Any], target: int, most_turns: int) -> str:
     for answer, message in zip(row["answers"], messages[1::2], strict=True):
         if final_answer(message["content"]) != answer:
             return f"a response does not end with its answer {answer!r}"
-    if not shortest(target) <= row["n_tokens"] <= target:
-        return f"it has {row['n_tokens']} tokens, and was to have {shortest(target)} to {target}"
+    least, most = tokens
+    if not least <= row["n_tokens"] <= most:
+        return f"it has {row['n_tokens']} tokens, and was to have {least} to {most}"
     return ""
 
 

@@ -64,11 +64,20 @@ class Columns(_Range):
 
 
 class SmallTables(StrictModel):
-    """Tables smaller than their schemas: some columns beside the key, of some sorts, and few rows."""
+    """Tables smaller than their schemas: some columns beside the key, of some sorts, and few rows; with `most_rows`, lengths are upper
+    bounds."""
 
     columns: Columns = Columns()
     sorts: Annotated[list[ColumnSort], Field(min_length=1)] = Field(default_factory=lambda: list(SORTS_OF_COLUMNS))
     least_rows: Annotated[int, Field(ge=2, le=FEWEST_ROWS)] = FEWEST_ROWS
+    most_rows: Annotated[int, Field(ge=2, le=LONGEST)] | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.most_rows is not None and self.most_rows < self.least_rows:
+            message = f"most_rows ({self.most_rows}) is below least_rows ({self.least_rows})"
+            raise ValueError(message)
+        return self
 
 
 _LISTED: TypeAdapter[list[int]] = TypeAdapter(Annotated[list[Tokens], Field(min_length=1, max_length=1000)])
@@ -210,4 +219,5 @@ class Spec(CommonSpec):
         small = self.small_tables
         if small is None:
             return None
-        return Small(columns=(small.columns.min, small.columns.max), sorts=tuple(small.sorts), rows=small.least_rows)
+        columns, rows = (small.columns.min, small.columns.max), (small.least_rows, small.most_rows)
+        return Small(columns=columns, sorts=tuple(small.sorts), rows=rows)

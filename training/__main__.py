@@ -12,6 +12,7 @@ from pathlib import Path
 
 from packing.dataset.errors import LongweaveError, SpecError
 from training.config import read_config, told_elsewhere
+from training.start import run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,8 +23,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         config = read_config(arguments.config)
-        from training.loop import run  # torch takes seconds to import: a bad config is told at once
-
         return run(config, as_json=arguments.json)
     except LongweaveError as error:
         if isinstance(error, SpecError) and told_elsewhere():

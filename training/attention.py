@@ -9,35 +9,29 @@ builds no mask and guesses no boundary; a call without boundaries is an error.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface, PretrainedConfig, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
 
-from training.batch import Batch, ends_of
 from training.errors import AttentionError
 from training.flex import flex
-from training.influence import Forward, check_influence, sequence_numbers
 
 NAME = "longweave_boundaries"
 """Our name at transformers. "flash" must not be part of it: that would set off the download of a kernel."""
 
 KINDS = {"auto": NAME, "varlen": f"{NAME}_varlen", "flex": f"{NAME}_flex", "exact": f"{NAME}_exact"}
 """The names at transformers of what model.attention chooses among."""
+ACROSS = "_across_ranks"
+"""What stands behind one of them where a row's tokens lie with several ranks (training.sequence_parallel)."""
 _ASKED: list[set[int]] = []
-"""The modules that have called this attention, while check_routed counts them. (A ContextVar would break every compiled
-graph in two.)"""
-
-CHECKED = 8192
-"""Tokens of the first packed row that a model is run on to check its attention: passes in float32 over 131,072 tokens would
-take minutes each on a GPU, and what a boundary or a jump does shows on any number."""
-
-COMPARED = 131_072
-"""Tokens of it on which a kernel's outputs are compared: of a row that is shared by ranks no one of them may hold more."""
+"""The modules that have called this attention, while somebody counts them. (A ContextVar would break every compiled graph
+in two.)"""
 
 ONE_AT_A_TIME = frozenset({"bloom"})
 """Types of models that cannot be told boundaries but take no positions either: they are run a sequence at a time."""
@@ -89,7 +83,7 @@ def boundary_attention(
 
 
 def _kernel(cuda: bool, dtype: torch.dtype) -> Kernel:  # noqa: FBT001 (one of the two things that decide)
-    return _varlen if cuda and dtype in {torch.float16, torch.bfloat16} else _segments
+    return varlen if cuda and dtype in {torch.float16, torch.bfloat16} else segments
 
 
 def kernel_of(model: PreTrainedModel, dtype: torch.dtype) -> str:
@@ -98,9 +92,10 @@ def kernel_of(model: PreTrainedModel, dtype: torch.dtype) -> str:
     name: str = config._attn_implementation
     if not name.startswith(NAME):
         return "the model's own attention, a sequence at a time"
+    name = name.removesuffix(ACROSS)
     if name == KINDS["flex"]:
         return "FlexAttention"
-    if name != KINDS["exact"] and _kernel(model.device.type == "cuda", dtype) is _varlen:
+    if name != KINDS["exact"] and _kernel(model.device.type == "cuda", dtype) is varlen:
         return f"torch's varlen kernel ({'grouped heads' if _knows_groups() else 'key heads repeated'})"
     return "scaled_dot_product_attention, a sequence at a time"
 
@@ -132,7 +127,18 @@ def _refuse(
         raise AttentionError(message)
 
 
-def _segments(
+@contextmanager
+def askers() -> Generator[set[int]]:
+    """The set of modules (by id) that ask this attention within the block, as it fills."""
+    asked: set[int] = set()
+    _ASKED.append(asked)
+    try:
+        yield asked
+    finally:
+        _ASKED.pop()
+
+
+def segments(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bounds: torch.Tensor, max_length: int, scale: float
 ) -> torch.Tensor:
     """One causal call of scaled_dot_product_attention for each sequence: exact on every device, and never N×N."""
@@ -151,12 +157,12 @@ def _segments(
 
 
 def _knows_groups() -> bool:
-    from torch.nn.attention import varlen
+    from torch.nn.attention.varlen import varlen_attn
 
-    return "enable_gqa" in inspect.signature(varlen.varlen_attn).parameters
+    return "enable_gqa" in inspect.signature(varlen_attn).parameters
 
 
-def _varlen(
+def varlen(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bounds: torch.Tensor, max_length: int, scale: float
 ) -> torch.Tensor:
     """The same through torch's varlen kernel (CUDA, half precision). Its default window is not causal: (-1, 0) is."""
@@ -175,136 +181,12 @@ def _varlen(
 
 
 # varlen serves half precision alone: the float32 of a preflight is done exactly.
-AttentionInterface.register(KINDS["auto"], boundary_attention)
-AttentionInterface.register(KINDS["varlen"], boundary_attention)
-AttentionInterface.register(KINDS["flex"], partial(boundary_attention, kernel=flex))
-AttentionInterface.register(KINDS["exact"], partial(boundary_attention, kernel=_segments))
-
-
-def refuse_windows(config: PretrainedConfig) -> None:
-    """Raise AttentionError for a model whose layers see only a window, or are no plain causal attention."""
-    window = getattr(config, "sliding_window", None)
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if getattr(config, "use_sliding_window", True) and window is not None:
-        kinds.add("sliding_attention")
-    if kinds - {"full_attention"}:
-        found = ", ".join(sorted(kinds - {"full_attention"}))
-        message = (
-            f"the model has layers of kind {found}: a window counts tokens, so in a row"
-            " whose positions jump it sees what it will not see at those distances later; train a model with full "
-            "attention in every layer"
-        )
-        raise AttentionError(message)
-
-
-def check_attention(forward: Forward, batch: Batch, *, anywhere: Callable[[bool], bool] = bool) -> None:
-    """Check on a packed row that every token is noticed by exactly the later tokens of its own sequence.
-
-    `forward` takes token ids [1, N] to hidden states or logits [1, N, …]. A few passes, see training.influence. Raises
-    AttentionError saying which way it went wrong.
-    """
-    sequences = sequence_numbers(batch.cu_seq_lens)[None]
-    check_influence(forward, batch.input_ids, sequences, where="the first packed row", anywhere=anywhere)
-
-
-def refuse_unrouted(config: PretrainedConfig) -> None:
-    """Raise AttentionError for a type of model that transformers itself says does not ask the AttentionInterface."""
-    # Looked up by type: before its weights are read.
-    kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-    if config.model_type in ONE_AT_A_TIME:
-        return
-    if kind is not None and not getattr(kind, "_supports_attention_backend", True):
-        message = (
-            f"models of type {config.model_type} compute attention in a way of their own, so they cannot be told the "
-            "rows' boundaries: take a model whose attention goes through transformers' AttentionInterface"
-        )
-        raise AttentionError(message)
-
-
-def check_routed(model: PreTrainedModel, forward: Callable[[], Any]) -> None:
-    """Check that every layer asks this attention: a layer that computes its own would pack sequences into one another,
-    which no packed row of a single sequence shows.
-
-    `forward` runs the model once. Raises AttentionError.
-    """
-    if model.config.model_type in ONE_AT_A_TIME:
-        return
-    asked: set[int] = set()
-    _ASKED.append(asked)
-    try:
-        with torch.no_grad():
-            forward()
-    finally:
-        _ASKED.pop()
-    layers = model.config.num_hidden_layers
-    if len(asked) != layers:
-        message = (
-            f"a {type(model).__name__} computes attention in a way of its own (ours was asked in {len(asked)} of "
-            f"{layers} layers), so it cannot be told the rows' boundaries: take a model whose attention goes through "
-            "transformers' AttentionInterface"
-        )
-        raise AttentionError(message)
-
-
-def check_kernel(model: PreTrainedModel, batch: Batch) -> None:
-    """Check that the kernel a model's attention was asked to use is there and, on CUDA, agrees with the exact path on this
-    batch's boundaries.
-
-    Random bfloat16 queries [1, heads, N, size] and keys [1, key_heads, N, size], the model's geometry: outputs on
-    COMPARED tokens of the row, gradients on CHECKED. A wrong mask errs by the order of 1; rounding by hundredths. Raises
-    AttentionError.
-    """
-    config: Any = model.config
-    kind = next((kind for kind, name in KINDS.items() if name == config._attn_implementation), "exact")
-    if kind == "exact":
-        return
-    if not batch.input_ids.is_cuda:
-        if kind != "auto":
-            message = f"model.attention: {kind} needs a GPU, and there is none: leave it out, or set it to exact"
-            raise AttentionError(message, param="/model/attention")
-        return
-    heads = config.num_attention_heads
-    shape = {
-        "heads": heads,
-        "key_heads": getattr(config, "num_key_value_heads", heads),
-        "size": getattr(config, "head_dim", None) or config.hidden_size // heads,
-    }
-    kernel = flex if kind == "flex" else _varlen
-    compare_kernel(kernel, ends_of(batch, COMPARED), **shape)
-    compare_kernel(kernel, ends_of(batch, CHECKED), **shape, backward=True)
-
-
-def compare_kernel(
-    kernel: Kernel, batch: Batch, *, heads: int, key_heads: int, size: int, backward: bool = False
-) -> None:
-    """Raise AttentionError where a kernel differs from the exact path, see check_kernel; `backward`: in its gradients."""
-    name = kernel.__name__.strip("_")
-    generator = torch.Generator(device=batch.input_ids.device).manual_seed(0)
-    q, k, v, target = (
-        torch.randn(1, h, batch.tokens, size, generator=generator, device=batch.input_ids.device).bfloat16()
-        for h in (heads, key_heads, key_heads, heads)
-    )
-
-    leaves = [tensor.requires_grad_(backward) for tensor in (q, k, v)]
-
-    def results(of: Kernel) -> Sequence[torch.Tensor]:
-        with torch.set_grad_enabled(backward):
-            output = of(q, k, v, batch.cu_seq_lens, batch.max_length, size**-0.5)
-            return torch.autograd.grad(output, leaves, target.transpose(1, 2)) if backward else (output,)
-
-    try:
-        fast = results(kernel)
-    except RuntimeError as error:
-        message = f"the {name} attention kernel does not serve heads of size {size} on this GPU ({error})"
-        raise AttentionError(message) from error
-    # The first tokens' gradients are sums over all that see them: what is large may differ by more.
-    errors = [
-        ((a.float() - b.float()).abs().max() / b.float().abs().max().clamp(min=1.0)).item()
-        for a, b in zip(fast, results(_segments), strict=True)
-    ]
-    if not max(errors) < 0.1:
-        message = (
-            f"the {name} attention kernel differs from exact attention by up to {max(errors):.3g} in its "
-            f"{'gradients' if backward else 'outputs'} on the first packed row"
-        )
-        raise AttentionError(message)
+FUNCTIONS: dict[str, Callable[..., tuple[torch.Tensor, None]]] = {
+    KINDS["auto"]: boundary_attention,
+    KINDS["varlen"]: boundary_attention,
+    KINDS["flex"]: partial(boundary_attention, kernel=flex),
+    KINDS["exact"]: partial(boundary_attention, kernel=segments),
+}
+"""By the name at transformers."""
+for _name, _function in FUNCTIONS.items():
+    AttentionInterface.register(_name, _function)

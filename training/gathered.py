@@ -93,8 +93,9 @@ def read_optimizer(folder: Path, model: nn.Module, ranks: Ranks) -> dict[str, to
             if not bar:
                 continue
             size: torch.Size = about.size  # pyright: ignore[reportAttributeAccessIssue]  (all entries are tensors)
-            # AdamW counts its steps on the CPU, whatever the device.
-            found[key] = torch.zeros(()) if entry == "step" else torch.zeros_like(parameters[name])
+            # The fused AdamW counts its steps where the parameter lies.
+            like = parameters[name]
+            found[key] = torch.zeros((), device=like.device) if entry == "step" else torch.zeros_like(like)
             if found[key].shape != size:
                 message = f"{folder} holds {key} of shape {list(size)}, the model's is {list(found[key].shape)}"
                 raise CheckpointError(message, param=str(folder))

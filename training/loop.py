@@ -19,7 +19,8 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from packing.dataset.errors import DatasetError
-from training.attention import CHECKED, kernel_of
+from training.attention import kernel_of
+from training.attention_checks import CHECKED
 from training.batch import StepData, check_share, ends_of, steps, too_long
 from training.checkpoint import Checkpoint, Metrics, claimed, digest, identity, newest, restore_optimizer
 from training.config import Config
@@ -122,8 +123,7 @@ def _run(config: Config, source: Source, whose: dict[str, Any], ranks: Ranks, sa
         encoder=lambda: chat_encoder(config.model, source.manifest),
     )
     extent = checked_extent(stream, config)
-    if unknown := check_tokenizer(config, source.manifest, extent):
-        say(unknown)
+    unknown = check_tokenizer(config, source.manifest, extent)
     start = newest(folder, whose, say) or Checkpoint(folder=folder, step=0, data=DataState())
     if not ranks.agree(start.step):
         message = f"the ranks see different checkpoints in {folder}: it must lie where every node can read and write"
@@ -143,6 +143,8 @@ def _run(config: Config, source: Source, whose: dict[str, Any], ranks: Ranks, sa
         start=start.step,
     )
     model = load_model(config.model, extent=extent, manifest=source.manifest, checkpoint=resumed, say=say)
+    if unknown is not None:
+        say(unknown)
     ranks = ranks.spread(model.train(), shard=config.parallel.shard)
     optimizer = build_optimizer(model, config.optimizer)
     if resumed is not None:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from torch.distributed import is_initialized
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from packing.dataset.manifest import Manifest
-from training.attention import (
+from training.alone import hidden_states_alone
+from training.attention import KINDS, ONE_AT_A_TIME
+from training.attention_checks import (
     CHECKED,
-    KINDS,
-    ONE_AT_A_TIME,
     check_attention,
     check_kernel,
     check_routed,
+    refuse_kernel,
     refuse_unrouted,
     refuse_windows,
 )
@@ -32,6 +32,7 @@ from training.positions import check_positions, set_positions
 from training.presets import PRESETS
 from training.stream import Extent
 from training.vocabulary import check_size
+from training.weights import read_config, read_weights
 
 INIT_SEED = 0
 """A preset is drawn from this seed: the same model every time."""
@@ -48,8 +49,7 @@ def load_model(
     """The model of a run, in float32, with our attention, its RoPE base set for the data and read back.
 
     `checkpoint`: where a run goes on from, instead of the config's path or preset. `say` takes a line where positions go
-    beyond what the model was made for. Weights come from safetensors alone
-    (nothing is unpickled), from local files alone, and no code of a model's directory is run.
+    beyond what the model was made for (and those of training.weights).
 
     Raises ModelError (AttentionError, RopeError) for a model that cannot be loaded or reproduced, SpecError for a
     lowered base.
@@ -62,7 +62,7 @@ def load_model(
     if stretched := set_positions(settings, config.rope_base, extent):
         say(stretched)
     attention = _attention(settings, config.attention)
-    model = _build(settings, attention) if folder is None else _read_weights(folder, settings, attention)
+    model = _build(settings, attention) if folder is None else read_weights(folder, settings, attention, say)
     check_positions(model)
     if config.lora is not None:
         add_adapter(model, config.lora)
@@ -74,7 +74,7 @@ def load_model(
 
 def _settings(config: ModelConfig, manifest: Manifest, folder: Path | None) -> Any:
     if folder is not None:
-        return _read_config(folder)
+        return read_config(folder)
     assert config.preset is not None
     return PRESETS[config.preset](_vocab_size(manifest))
 
@@ -120,55 +120,14 @@ def _build(settings: Any, attention: str) -> PreTrainedModel:
         return AutoModelForCausalLM.from_config(settings, attn_implementation=attention, dtype=torch.float32)
 
 
-def _read_config(folder: Path) -> Any:
-    if not (folder / "config.json").is_file():
-        message = f"{folder} holds no config.json: model.path is a directory of Hugging Face's layout"
-        raise ModelError(message)
-    try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        message = f"the model in {folder} cannot be read: {error}"
-        raise ModelError(message) from error
-
-
-def _read_weights(folder: Path, settings: Any, attention: str) -> PreTrainedModel:
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=settings,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            attn_implementation=attention,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        message = f"the model in {folder} cannot be loaded: {error}"
-        raise ModelError(message) from error
-    model, found = cast("tuple[PreTrainedModel, dict[str, Any]]", loaded)
-    # transformers draws weights it does not find at random and goes on.
-    missing = sorted(str(name) for name in [*found["missing_keys"], *found["mismatched_keys"]])
-    if missing:
-        message = f"the weights in {folder} lack {len(missing)} tensors of the model, among them {missing[0]}"
-        raise ModelError(message)
-    return model
-
-
 def hidden_states(model: PreTrainedModel, batch: Batch, input_ids: torch.Tensor | None = None) -> torch.Tensor:
     """The last hidden states [1, N, hidden] of a packed row: the one call by which this worker runs a model.
 
     `input_ids` [1, N] stand in for the batch's, for checks. Boundaries travel as cu_seq_lens beside the positions.
     """
     if model.config.model_type in ONE_AT_A_TIME:
-        return _one_at_a_time(model, batch.input_ids if input_ids is None else input_ids, batch.cu_seq_lens)
+        return hidden_states_alone(model, batch.input_ids if input_ids is None else input_ids, batch.cu_seq_lens)
     return model.base_model(**_arguments(batch, input_ids)).last_hidden_state
-
-
-def _one_at_a_time(model: PreTrainedModel, input_ids: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
-    """Hidden states of a model that cannot be told boundaries: each sequence by a call of its own, counted from 0."""
-    parts = input_ids.split(bounds.diff().tolist(), dim=1)
-    return torch.cat([model.base_model(input_ids=ids, use_cache=False).last_hidden_state for ids in parts], dim=1)
 
 
 def _arguments(batch: Batch, input_ids: torch.Tensor | None) -> dict[str, Any]:
@@ -207,11 +166,12 @@ def output_head(model: PreTrainedModel) -> nn.Module:
 
 def preflight(model: PreTrainedModel, batch: Batch, anywhere: Callable[[bool], bool] = bool) -> None:
     """Check on the first real packed row, in float32, that the model sees what the boundaries declare and nothing else; on
-    the ends of a row of more than training.attention.CHECKED tokens.
+    the ends of a row of more than training.attention_checks.CHECKED tokens.
 
     `anywhere`: as for training.influence.check_influence. Raises AttentionError, or ModelError for a model whose logits
     are more than its output layer (scaled, soft-capped).
     """
+    refuse_kernel(model)
     training = model.training
     model.eval()
     ends = ends_of(batch, CHECKED)

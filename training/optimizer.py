@@ -15,13 +15,14 @@ COOLDOWN = 0.1
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW, with weight decay on matrices only."""
+    """AdamW, with weight decay on matrices only, by torch's fused kernel: a pass over parameters and states in the place of
+    a dozen, on a GPU without the copies that its other forms make, and for weights that are spread over ranks too."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=BETAS)
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=BETAS, fused=True)
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:

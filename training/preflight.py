@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from training.attention import refuse_windows
+from training.attention_checks import refuse_windows
 from training.collate import ColumnsError
 from training.errors import AttentionError
 from training.influence import check_influence, numbers_from_lengths, sequence_numbers

@@ -15,8 +15,8 @@ from torch import distributed as dist
 from torch import nn
 from transformers import AttentionInterface, PreTrainedModel
 
-from training.attention import NAME as WHOLE_ROWS
-from training.attention import boundary_attention, check_attention
+from training.attention import ACROSS, FUNCTIONS
+from training.attention_checks import check_attention
 from training.batch import Batch
 from training.errors import AttentionError, ModelError
 from training.model import hidden_states
@@ -25,10 +25,6 @@ from training.rows import IGNORED
 
 Attention = Callable[..., tuple[torch.Tensor, Any]]
 """An attention as transformers calls it: (module, query, key, value, mask, **options) to ([1, N, H, D], …)."""
-
-
-NAME = f"{WHOLE_ROWS}_across_ranks"
-"""The name at transformers of the attention over a row's ranks."""
 
 
 class _Exchange(torch.autograd.Function):
@@ -91,8 +87,8 @@ def _to_tokens(tensor: torch.Tensor, group: dist.ProcessGroup, size: int) -> tor
 
 
 def attend_across(model: PreTrainedModel, group: dist.ProcessGroup) -> None:
-    """Let a model attend over rows whose tokens lie with the ranks of a group; raises ModelError where its heads cannot
-    be shared."""
+    """Let a model attend over rows whose tokens lie with the ranks of a group, by the kernel it has been given; raises
+    ModelError where its heads cannot be shared."""
     config: Any = model.config
     size = dist.get_world_size(group)
     if config.num_attention_heads % size:
@@ -101,8 +97,9 @@ def attend_across(model: PreTrainedModel, group: dist.ProcessGroup) -> None:
             "parallel.sequence"
         )
         raise ModelError(message, param="/parallel/sequence")
-    AttentionInterface.register(NAME, across_ranks(boundary_attention, group))
-    model.set_attn_implementation(NAME)
+    own: str = config._attn_implementation
+    AttentionInterface.register(own + ACROSS, across_ranks(FUNCTIONS[own], group))
+    model.set_attn_implementation(own + ACROSS)
 
 
 def padded(batch: Batch, size: int) -> Batch:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from packing.dataset.errors import InputError, SpecError
+from training import start
 from training.config import read_config, told_elsewhere
 
 
@@ -23,8 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
             return 2
         raise
     try:
-        from training import loop  # torch takes seconds to import: a bad config is told at once
+        return start.run(config, as_json=arguments.json)
     except ModuleNotFoundError as error:
         message = f"the training worker needs {error.name}: pip install 'longweave[train]'"
         raise InputError(message) from error
-    return loop.run(config, as_json=arguments.json)

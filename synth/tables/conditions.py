@@ -55,7 +55,7 @@ def choose(table: Table, choices: Choices, *, least: int, most: int) -> Conditio
         categories, measures = table.of_sort("category"), table.of_sort("number", "date")
         if categories and choices.flag(0.65):
             column = table.columns[choices.pick(categories)]
-            value: str = column.cells[choices.below(table.rows)]
+            value: str = column.cell(choices.below(table.rows))
             rows = rows[column.cells == value]
             parts.append((column, "=", value))
         if len(rows) >= least and (not parts or len(rows) > most or choices.flag(0.3)):
@@ -79,7 +79,7 @@ def beyond(table: Table, choices: Choices) -> Conditions | None:
         if not categories or not numbers:
             return None
         kind, measure = table.columns[choices.pick(categories)], table.columns[choices.pick(numbers)]
-        value: str = kind.cells[choices.below(table.rows)]
+        value: str = kind.cell(choices.below(table.rows))
         values = measure.values()
         inside, largest = int(values[kind.cells == value].max()), int(values.max())
         if inside < largest:

@@ -35,11 +35,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
-    """A table as text: head, rows with `between` between them, tail. `rows` are those of the table, in order."""
+    """A table as text: head, rows with `between` between them, tail. `rows` are those of the table, in order, `sizes` int64 [rows] how many
+    code points each has."""
 
     title: str
     head: str
     rows: Sequence[str]
+    sizes: NDArray[np.int64]
     between: str
     tail: str
 
@@ -49,12 +51,8 @@ class Body:
 
     def starts(self) -> NDArray[np.int64]:
         """Where each row begins in `text()`, in code points: int64 [rows]."""
-        sizes = self.sizes() + len(self.between)
-        return len(self.title) + len(self.head) + np.cumsum(sizes) - sizes
-
-    def sizes(self) -> NDArray[np.int64]:
-        """How many code points each row has: int64 [rows]."""
-        return np.fromiter(map(len, self.rows), np.int64, count=len(self.rows))
+        steps = self.sizes + len(self.between)
+        return len(self.title) + len(self.head) + np.cumsum(steps) - steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +106,12 @@ def body_of(outline: Outline, name: str, head: str, rows: Sequence[str]) -> Body
     """A rendered table under its name."""
     title = f"{TITLE[outline.language]}{name}\n\n"
     return Body(
-        title=title, head=head, rows=rows, between=outline.format.between, tail=outline.format.tail.rstrip("\n")
+        title=title,
+        head=head,
+        rows=rows,
+        sizes=np.array(list(map(len, rows)), np.int64),
+        between=outline.format.between,
+        tail=outline.format.tail.rstrip("\n"),
     )
 
 
@@ -126,15 +129,14 @@ def messages_of(
     return messages
 
 
-def assemble(
-    outline: Outline, introduction: str, bodies: Sequence[Body], questions: Sequence[Question]
-) -> Conversation:
-    """The messages, and where in the first one the evidence of every question lies."""
-    texts = [body.text() for body in bodies]
+def evidence_of(
+    outline: Outline, introduction: str, bodies: Sequence[Body], texts: Sequence[str], questions: Sequence[Question]
+) -> NDArray[np.int64]:
+    """Where in the first message, which holds `texts` of the `bodies`, the evidence of every question lies: (question, start, end) in
+    code points, int64 [n, 3]."""
     base = len(introduction) + 2 + (len(questions[0].text) + 2 if outline.question_first else 0)
     bases = base + np.cumsum([0, *(len(text) + 2 for text in texts[:-1])])
     starts = [start + body.starts() for start, body in zip(bases, bodies, strict=True)]
-    ends = [first + body.sizes() for first, body in zip(starts, bodies, strict=True)]
     needed = [
         (number, rows, table)
         for number, question in enumerate(questions)
@@ -145,10 +147,18 @@ def assemble(
     at = 0
     for number, rows, table in needed:
         block = evidence[at : at + len(rows)]
-        block[:, 0], block[:, 1], block[:, 2] = number, starts[table][rows], ends[table][rows]
+        block[:, 0], block[:, 1] = number, starts[table][rows]
+        block[:, 2] = block[:, 1] + bodies[table].sizes[rows]
         at += len(rows)
+    return evidence
+
+
+def conversation_of(
+    messages: list[dict[str, str]], questions: Sequence[Question], evidence: NDArray[np.int64]
+) -> Conversation:
+    """The messages with what the row says of every question."""
     return Conversation(
-        messages=messages_of(outline, introduction, texts, questions),
+        messages=messages,
         queries=[question.query for question in questions],
         answers=[question.asked.answer for question in questions],
         evidence=evidence,

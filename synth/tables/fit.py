@@ -1,13 +1,14 @@
-"""Conversations of an exact length: candidate rows are tokenised once, as many are taken as fit, and the whole is counted and mended by
-a few rows.
+"""Conversations of an exact length: as many rows are taken as should fit, the whole is counted, and mended by a few rows.
 
-Counts of lines nearly add up, for tokens seldom cross the end of a line; the difference found on the whole is carried along.
+What a row has in tokens follows nearly from its characters, and what stands around the table from what is asked, so that half of the
+conversations have their length at once and nearly all others at the second count. Where rows are few they are tokenised.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +22,13 @@ from synth.tables.conversation import (
     Conversation,
     Question,
     ask_all,
-    assemble,
     body_of,
+    conversation_of,
+    evidence_of,
     messages_of,
     opening,
 )
+from synth.tables.expected import expected_tokens
 from synth.tables.generate import Generator, Sizes, reordered, uniforms
 from synth.tables.lengths import TokenCounter, adjusted, shortest
 from synth.tables.outline import Mix, Outline, draw
@@ -35,8 +38,13 @@ from synth.tables.table import Tables
 from synth.values.pools import Split
 
 ATTEMPTS = 24
-ROUNDS = 24
-SAMPLE_ROWS = 24
+ROUNDS = 8
+"""Counts of one draw; one that is not done then mostly goes back and forth between two numbers of rows."""
+GUESSED_ROUNDS = 2
+"""Rounds in which the tokens of a row may be guessed."""
+SAMPLE_ROWS = 128
+GUESSED_FROM = 64
+"""Rows from which on their tokens are guessed from their characters."""
 SECOND_ROWS = (5, 240)
 FIRST_OF_OUTLINE, FIRST_OF_OPENING, FIRST_OF_QUESTION = 32, 2, 24
 """Numbers that are drawn at once for many conversations: as many as most of them take."""
@@ -108,9 +116,14 @@ def drawn(
 def _sizes(counter: TokenCounter, outline: Outline, split: Split, *, row: int, attempt: int, target: int) -> Sizes:
     """As many candidate rows as the length may need, and more."""
     per_row = row_tokens(counter, outline.schema, outline.locale, outline.format, split)
-    if len(outline.order) < len(outline.schema.main.fields):
+    if _is_small(outline):
         per_row *= len(outline.order) / len(outline.schema.main.fields) / NARROWER
-    count = int(target / per_row * 1.15) + 32
+        count = int(target / per_row * 1.15) + 32
+    else:
+        rows = max(target - expected_tokens(outline, counter), 0) / per_row
+        if outline.second and outline.schema.second is not None:
+            rows -= second_rows(target) * len(outline.schema.second.fields) / len(outline.schema.main.fields)
+        count = int(max(rows, 0) * 1.03) + 16
     second = second_rows(target) if outline.second else None
     return Sizes(row=row, attempt=attempt, schema=outline.schema, main=count, second=second)
 
@@ -156,12 +169,29 @@ def second_rows(target: int) -> int:
 
 def row_tokens(counter: TokenCounter, schema: Schema, locale: str, form: Format, split: Split) -> float:
     """Mean tokens of a row of the main table, from a fixed sample."""
+    return _row_guess(counter, schema, locale, form, split)[0]
+
+
+def _row_guess(
+    counter: TokenCounter, schema: Schema, locale: str, form: Format, split: Split
+) -> tuple[float, float, float]:
+    """Of a fixed sample of rows of the main table: mean tokens, mean characters, and tokens for a character more (least squares)."""
     key = (schema.id, locale, form.name, form.between, split)
-    if key not in counter.remembered:
+    if (*key, "mean") not in counter.remembered:
         sample = Generator.alone(schema, rows=SAMPLE_ROWS, second=None, locale=locale, split=split)
         rows = form.rows(sample.tables().main)
-        counter.remembered[key] = float(counter.rows(rows, form).mean())
-    return counter.remembered[key]
+        tokens, characters = counter.rows(rows, form).astype(float), np.array(list(map(len, rows)), float)
+        mean, apart = float(characters.mean()), characters - characters.mean()
+        slope = float((apart * tokens).sum() / max(float((apart * apart).sum()), 1.0))
+        for name, value in (("mean", float(tokens.mean())), ("characters", mean), ("slope", slope)):
+            counter.remembered[*key, name] = value
+    mean, characters, slope = (counter.remembered[*key, name] for name in ("mean", "characters", "slope"))
+    return mean, characters, slope
+
+
+def _is_small(outline: Outline) -> bool:
+    """Whether its table has fewer columns than its schema."""
+    return len(outline.order) < len(outline.schema.main.fields)
 
 
 class _Attempt:
@@ -172,32 +202,43 @@ class _Attempt:
         self._split: Split = split
 
     def fit(self, target: int) -> Fitted | None:
-        """The conversation with n_tokens in shortest(target)..target, or None."""
-        counter, form = self._counter, self._outline.format
+        """The conversation with n_tokens in shortest(target)..target, or in 1..target if its table has the most rows it may have; or
+        None."""
+        form, most = self._outline.format, self._outline.most_rows
         tables = self._drawn.tables.tables()
         main, second = reordered(tables.main, list(self._outline.order)), tables.second
         lines, head = form.rows(main), form.head(main)
-        counts = counter.rows(lines, form)
+        sizes = np.fromiter(map(len, lines), np.int64, count=len(lines))
+        guessed = len(lines) >= GUESSED_FROM and not _is_small(self._outline)
+        counts = self._guess(sizes) if guessed else self._counter.rows(lines, form)
         beside = [] if second is None else [body_of(self._outline, second.name, form.head(second), form.rows(second))]
-        low, drift = shortest(target), 0
-        aim, tolerance = target - (target - low) // 3, (target - low) // 4
-        chosen = self._first(counts, aim, beside)
-        for _ in range(ROUNDS):
+        window = target - shortest(target)
+        aim, tolerance = target - window // 2, window // 4
+        chosen = self._first(counts, aim, head, beside)
+        for number in range(ROUNDS):
             if chosen is None or len(chosen) < self._outline.fewest_rows:
                 return None
             draft = self._draft(Tables(main=main.take(chosen), second=second), head, beside)
             if draft is None:
                 return None
-            estimate = counter.draft(draft.frame()) + int(counts[chosen].sum()) + drift
-            if low <= estimate <= target:
-                made = draft.conversation([lines[i] for i in chosen.tolist()])
-                tokens = counter.conversation(made.messages)
-                if low <= tokens <= target:
-                    return Fitted(outline=self._outline, conversation=made, tokens=tokens, table_rows=len(chosen))
-                drift += tokens - estimate
-                estimate = tokens
-            chosen = adjusted(chosen, counts, aim - estimate, tolerance)
+            draft.put(list(itemgetter(*chosen.tolist())(lines)), sizes[chosen])
+            tokens = self._counter.conversation(draft.messages)
+            low = 1 if len(chosen) == most else target - window
+            if low <= tokens <= target:
+                made = draft.conversation()
+                return Fitted(outline=self._outline, conversation=made, tokens=tokens, table_rows=len(chosen))
+            if guessed and number + 1 == GUESSED_ROUNDS:
+                counts = self._counter.rows(lines, form)
+            chosen = adjusted(chosen, counts, aim - tokens, tolerance)
+            if chosen is not None:
+                chosen = chosen[:most]
         return None
+
+    def _guess(self, characters: NDArray[np.int64]) -> NDArray[np.int64]:
+        """About how many tokens rows of so many characters have, int64 [n]."""
+        o = self._outline
+        tokens, usual, slope = _row_guess(self._counter, o.schema, o.locale, o.format, self._split)
+        return np.rint(tokens + (characters - usual) * slope).astype(np.int64)
 
     def smallest(self) -> tuple[int, float]:
         """Tokens of the conversation on the first rows, the fewest allowed, and the mean of theirs."""
@@ -208,15 +249,16 @@ class _Attempt:
         if draft is None:
             return 0, 0.0
         lines = form.rows(main)
-        tokens = self._counter.conversation(draft.conversation(lines).messages)
+        draft.put(lines, np.array(list(map(len, lines)), np.int64))
+        tokens = self._counter.conversation(draft.messages)
         return tokens, float(self._counter.rows(lines, form).mean())
 
-    def _first(self, counts: NDArray[np.int64], aim: int, others: Sequence[Body]) -> NDArray[np.int64]:
+    def _first(self, counts: NDArray[np.int64], aim: int, head: str, others: Sequence[Body]) -> NDArray[np.int64]:
         """As many rows as there may be room for beside the other tables, before the questions are known."""
-        beside = 120 + 150 * len(self._outline.turns)
+        beside = expected_tokens(self._outline, self._counter, heads=len(head) + sum(len(body.head) for body in others))
         beside += sum(int(self._counter.rows(body.rows, self._outline.format).sum()) for body in others)
         room = int(np.searchsorted(np.cumsum(counts), aim - beside, side="right"))
-        return np.arange(max(self._outline.fewest_rows, min(room, len(counts))))
+        return np.arange(max(self._outline.fewest_rows, min(room, len(counts))))[: self._outline.most_rows]
 
     def _draft(self, tables: Tables, head: str, others: Sequence[Body]) -> _Draft | None:
         """The questions on these tables."""
@@ -226,23 +268,26 @@ class _Attempt:
         self._drawn.opening.restart()
         introduction = opening(self._outline, tables, self._drawn.opening, self._split)
         first = body_of(self._outline, tables.main.name, head, [])
-        return _Draft(outline=self._outline, introduction=introduction, bodies=[first, *others], questions=questions)
+        return _Draft(self._outline, introduction, [first, *others], questions)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Draft:
-    """Questions, and tables of which the first has its rows yet to be put in."""
+    """Questions and tables as messages, once the rows of the first table are put in."""
 
-    outline: Outline
-    introduction: str
-    bodies: Sequence[Body]
-    questions: list[Question]
+    def __init__(
+        self, outline: Outline, introduction: str, bodies: Sequence[Body], questions: Sequence[Question]
+    ) -> None:
+        self._outline, self._introduction, self._bodies, self._questions = outline, introduction, bodies, questions
+        self.messages: list[dict[str, str]] = []
 
-    def frame(self) -> list[dict[str, str]]:
-        """The conversation without the rows of the main table."""
-        return messages_of(self.outline, self.introduction, [body.text() for body in self.bodies], self.questions)
+    def put(self, lines: list[str], sizes: NDArray[np.int64]) -> None:
+        """Put in the rows of the main table as they are rendered; `sizes` int64 [rows] are their lengths in characters."""
+        main, *others = self._bodies
+        self._bodies = [replace(main, rows=lines, sizes=sizes), *others]
+        self._texts = [body.text() for body in self._bodies]
+        self.messages = messages_of(self._outline, self._introduction, self._texts, self._questions)
 
-    def conversation(self, lines: list[str]) -> Conversation:
-        """The conversation with the rows of the main table as they are rendered."""
-        main, *others = self.bodies
-        return assemble(self.outline, self.introduction, [replace(main, rows=lines), *others], self.questions)
+    def conversation(self) -> Conversation:
+        """The messages with what is known of them."""
+        evidence = evidence_of(self._outline, self._introduction, self._bodies, self._texts, self._questions)
+        return conversation_of(self.messages, self._questions, evidence)

@@ -30,10 +30,11 @@ from synth.values.columns import (
     word_cells,
 )
 from synth.values.keys import DIGITS, exchanged, key_cells, key_numbers
-from synth.values.pools import Cells, Split
+from synth.values.pools import Cells, Pieces, Split
 
 VARIANTS = 64
-"""Draws of one attempt: more than twice the columns of any table."""
+"""Draws of one attempt, of four uniforms each: more than any table takes."""
+AT_ONCE = 4
 SORTS: dict[type[Content], Sort] = {
     Key: "key",
     Reference: "reference",
@@ -49,7 +50,7 @@ MAIN, SECOND = "synl/cells", "synl/second"
 """The paths of the draws."""
 HIDDEN_ROWS = 24
 """Rows of a second table that is not shown, to whose keys the main one refers."""
-DRAWN_AT_ONCE = 1 << 13
+DRAWN_AT_ONCE = 1 << 15
 """Uniforms that are drawn in one call for several tables: as many as stay in a core's cache."""
 
 
@@ -90,7 +91,7 @@ Uniforms = dict[str, NDArray[np.float64]]
 def _variants(part: Part, distractors: float, *, keys_only: bool = False) -> NDArray[np.int64]:
     """The uniforms that a table takes, those that decide on near-duplicates last."""
     kept = part.variants[part.uniforms[part.key]] if keys_only else part.variants
-    twins = 2 * len(part.fields)
+    twins = len(part.variants)
     return np.concatenate([kept, [twins, twins + 1]]) if distractors > 0 else kept
 
 
@@ -125,12 +126,24 @@ def _cut(asked: Sequence[tuple[Uniforms, Draw]]) -> Iterator[list[tuple[Uniforms
 
 
 def _together(draws: Draws, asked: Sequence[Draw]) -> list[NDArray[np.float64]]:
-    sizes = np.array([each.count * len(each.variants) for each in asked])
+    """The uniforms of some tables: the v-th of a row is the (v mod 4)-th of its draw v div 4."""
+    taken = [np.unique(each.variants // AT_ONCE, return_inverse=True) for each in asked]
+    sizes = np.array([each.count * len(blocks) for each, (blocks, _) in zip(asked, taken, strict=True)])
     rows = np.repeat(np.array([each.of.row for each in asked]), sizes)
-    places = np.concatenate([np.tile(np.arange(each.count), len(each.variants)) for each in asked])
-    variants = np.concatenate([np.repeat(each.of.attempt * VARIANTS + each.variants, each.count) for each in asked])
-    drawn = np.split(draws.uniform(rows, places, variants), np.cumsum(sizes)[:-1])
-    return [block.reshape(-1, each.count) for block, each in zip(drawn, asked, strict=True)]
+    places = np.concatenate(
+        [np.tile(np.arange(each.count), len(blocks)) for each, (blocks, _) in zip(asked, taken, strict=True)]
+    )
+    variants = np.concatenate(
+        [
+            np.repeat(each.of.attempt * VARIANTS + blocks, each.count)
+            for each, (blocks, _) in zip(asked, taken, strict=True)
+        ]
+    )
+    drawn = np.split(draws.quarters(rows, places, variants), np.cumsum(sizes)[:-1], axis=1)
+    return [
+        words.reshape(AT_ONCE, -1, each.count)[each.variants % AT_ONCE, of]
+        for words, each, (_, of) in zip(drawn, asked, taken, strict=True)
+    ]
 
 
 class Generator:
@@ -172,7 +185,7 @@ class Generator:
                 numbers, _ = self._keys(self._drawn[SECOND], slice(0, 2), HIDDEN_ROWS)
                 content = part.fields[part.key].content
                 assert isinstance(content, Key)
-                referred = key_cells(content.prefix, numbers[_first_of_equals(numbers)])
+                referred = key_cells(content.prefix, numbers[_first_of_equals(numbers)]).whole()
         return Tables(main=self._table(sizes.schema.main, MAIN, sizes.main, referred), second=second)
 
     def _table(self, part: Part, path: str, count: int, referred: Cells) -> Table:
@@ -247,7 +260,7 @@ class Generator:
             additive=not isinstance(content, Number) or content.additive,
         )
 
-    def _text(self, content: Words | Phrases, u: NDArray[np.float64]) -> Cells:
+    def _text(self, content: Words | Phrases, u: NDArray[np.float64]) -> Cells | Pieces:
         if isinstance(content, Phrases):
             return phrase_cells(content, self._language, self._split, u)
         return word_cells(content, self._locale, self._split, u)
@@ -255,6 +268,9 @@ class Generator:
 
 def _first_of_equals(numbers: NDArray[np.int64]) -> Indices:
     """Where each number stands for the first time, int64 [distinct], in order."""
+    ordered = np.sort(numbers)
+    if (ordered[1:] != ordered[:-1]).all():
+        return np.arange(len(numbers))
     return np.sort(np.unique(numbers, return_index=True)[1])
 
 

@@ -26,11 +26,11 @@ FEWEST_ROWS = 6
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Small:
     """Tables smaller than their schemas: from a least to a most number of `columns`, the key among them, the others of some `sorts`; and
-    `rows`, the fewest."""
+    `rows`, the fewest and the most, None for as many as the length has room for."""
 
     columns: tuple[int, int]
     sorts: tuple[Sort, ...]
-    rows: int
+    rows: tuple[int, int | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class Mix:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outline:
     """One conversation as drawn. `order` is that of the main table's columns (of all, or of a small table's), `second` whether the second
-    table is shown."""
+    table is shown. A table of `most_rows` may leave its conversation shorter than its length."""
 
     locale: str
     format: Format
@@ -63,6 +63,7 @@ class Outline:
     question_first: bool
     turns: tuple[tuple[Task, Request], ...]
     fewest_rows: int = FEWEST_ROWS
+    most_rows: int | None = None
 
     @property
     def language(self) -> Language:
@@ -87,7 +88,8 @@ def draw(mix: Mix, choices: Choices, *, target: int) -> Outline:
         second=second,
         question_first=choices.flag(mix.question_first),
         turns=turns,
-        fewest_rows=mix.small.rows if mix.small else FEWEST_ROWS,
+        fewest_rows=mix.small.rows[0] if mix.small else FEWEST_ROWS,
+        most_rows=mix.small.rows[1] if mix.small else None,
     )
 
 

@@ -63,9 +63,8 @@ class Part:
 
     @cached_property
     def variants(self) -> NDArray[np.int64]:
-        """The numbers of the uniforms that a row takes, column by column: two are set apart for each column."""
-        taken = [2 * i + n for i, field in enumerate(self.fields) for n in range(uniforms_of(field.content))]
-        return np.array(taken, np.int64)
+        """The numbers of the uniforms that a row takes, column by column."""
+        return np.arange(self.uniforms[-1].stop)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,9 @@ from synth.values.columns import number_text
 def fact(table: Table, row: int, columns: Sequence[Column], *, named: bool = False) -> str:
     """What stands in a row: "Row 17: Employee ID = EMP-482913; Department = Sales". `named` says of which table."""
     if table.language == "zh":
-        cells = "；".join(f"{column.title} = {column.cells[row]}" for column in columns)
+        cells = "；".join(f"{column.title} = {column.cell(row)}" for column in columns)
         return f"{table.name if named else ''}第{row + 1}行：{cells}"
-    cells = "; ".join(f"{column.title} = {column.cells[row]}" for column in columns)
+    cells = "; ".join(f"{column.title} = {column.cell(row)}" for column in columns)
     return f"{table.name + ', row' if named else 'Row'} {row + 1}: {cells}"
 
 
@@ -73,7 +73,7 @@ def difference(column: Column, first: int, second: int) -> str:
 
 def in_order(table: Table, column: Column, rows: Indices) -> str:
     """Keys in the order that the answer has, each with the cell it was sorted by."""
-    keys, cells = table.key_column.cells[rows].tolist(), column.cells[rows].tolist()
+    keys, cells = table.key_column.cells_at(rows), column.cells_at(rows)
     if table.language == "zh":
         return "排序：" + "、".join(f"{key}（{cell}）" for key, cell in zip(keys, cells, strict=True))
     return "In order: " + ", ".join(f"{key} ({cell})" for key, cell in zip(keys, cells, strict=True))

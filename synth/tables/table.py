@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from synth.tables.schema import Language
 from synth.values.columns import day_text, number_text
-from synth.values.pools import Cells
+from synth.values.pools import Cells, Pieces
 
 Sort = Literal["key", "reference", "text", "category", "number", "date"]
 Indices = NDArray[np.int64]
@@ -30,7 +30,7 @@ class Column:
         phrase: str,
         unit: str,
         sort: Sort,
-        cells: Cells,
+        cells: Cells | Pieces,
         numbers: NDArray[np.int64] | None = None,
         decimals: int = 0,
         additive: bool = True,
@@ -45,9 +45,28 @@ class Column:
     @property
     def cells(self) -> Cells:
         """Its cells as they are rendered."""
+        cells = self.pieces
+        if isinstance(cells, Pieces):
+            self._cells = cells = cells.whole()
+        return cells
+
+    @property
+    def pieces(self) -> Cells | Pieces:
+        """Its cells, put together or not."""
         if self._rows is not None:
             self._gather(self._rows)
         return self._cells
+
+    def cell(self, row: int) -> str:
+        """One of its cells."""
+        cells = self._cells
+        if self._rows is not None:
+            row = self._rows[row]
+        return cells.cell(row) if isinstance(cells, Pieces) else cells[row]
+
+    def cells_at(self, rows: Indices) -> list[str]:
+        """Some of its cells."""
+        return self.pieces[rows].tolist()
 
     @property
     def numbers(self) -> NDArray[np.int64] | None:
@@ -78,7 +97,7 @@ class Column:
             phrase=self.phrase,
             unit=self.unit,
             sort=self.sort,
-            cells=self.cells,
+            cells=self.pieces,
             numbers=self.numbers,
             decimals=self.decimals,
             additive=self.additive,

@@ -14,7 +14,7 @@ def missing_key(table: Table, choices: Choices) -> str | None:
     """A key that is not in the table, though nearly: two digits of one that is, exchanged. None where none is found."""
     keys = set(table.key_column.cells.tolist())
     for _ in range(TRIES):
-        prefix, _, digits = table.key_column.cells[choices.below(table.rows)].rpartition("-")
+        prefix, _, digits = table.key_column.cell(choices.below(table.rows)).rpartition("-")
         i, j = sorted(choices.distinct(2, len(digits)))
         signs = list(digits)
         signs[i], signs[j] = signs[j], signs[i]

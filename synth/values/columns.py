@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from synth.values.pools import Cells, Split, as_cells, for_split, full_names, pool
+from synth.values.pools import Cells, Pieces, Split, as_cells, for_split, full_names, pool
 
 RESERVED_MAIL = ("example.com", "example.org", "example.net")
 """Domains that nobody can own (RFC 2606)."""
@@ -138,7 +138,7 @@ def number_text(value: int, decimals: int) -> str:
     return f"{sign}{abs(value) // scale}.{abs(value) % scale:0{decimals}d}"
 
 
-def number_cells(content: Number, values: NDArray[np.int64]) -> Cells:
+def number_cells(content: Number, values: NDArray[np.int64]) -> Cells | Pieces:
     """The numbers of a column as cells: number_text of each."""
     least, most = (round(bound * 10**content.decimals / content.step) for bound in (content.low, content.high))
     if most - least < SMALL:
@@ -153,17 +153,18 @@ def _all_cells(content: Number) -> Cells:
     return as_cells([number_text(part * content.step, content.decimals) for part in range(least, most + 1)])
 
 
-def spelled(values: NDArray[np.int64], decimals: int) -> Cells:
+def spelled(values: NDArray[np.int64], decimals: int) -> Cells | Pieces:
     """Numbers as cells: number_text of each."""
     if decimals and len(values) and values.min() < 0:
         return as_cells([number_text(value, decimals) for value in values.tolist()])
     if not decimals:
         return _whole_cells(values)
     whole, rest = np.divmod(values, 10**decimals)
-    return _whole_cells(whole) + _fractions(decimals)[rest]
+    wholes = _whole_cells(whole)
+    return Pieces((*(wholes.parts if isinstance(wholes, Pieces) else (wholes,)), _fractions(decimals)[rest]))
 
 
-def _whole_cells(values: NDArray[np.int64]) -> Cells:
+def _whole_cells(values: NDArray[np.int64]) -> Cells | Pieces:
     small = _small()
     largest = int(values.max()) if len(values) else 0
     if largest >= SMALL * 1000 or (len(values) and values.min() < 0):
@@ -171,10 +172,8 @@ def _whole_cells(values: NDArray[np.int64]) -> Cells:
     if largest < SMALL:
         return small[values]
     thousands, rest = np.divmod(values, 1000)
-    cells = small[thousands] + _three_digits()[rest]
-    few = np.flatnonzero(thousands == 0)
-    cells[few] = small[values[few]]
-    return cells
+    rest[thousands == 0] += 1000
+    return Pieces((_thousands()[thousands], _below_thousands()[rest]))
 
 
 @lru_cache(maxsize=1)
@@ -184,9 +183,15 @@ def _small() -> Cells:
 
 
 @lru_cache(maxsize=1)
-def _three_digits() -> Cells:
-    """000 to 999."""
-    return as_cells([f"{number:03d}" for number in range(1000)])
+def _thousands() -> Cells:
+    """What stands before the last three digits of a whole number: nothing, 1, 2, …"""
+    return as_cells(["", *map(str, range(1, SMALL))])
+
+
+@lru_cache(maxsize=1)
+def _below_thousands() -> Cells:
+    """The last three digits: 000 to 999 behind thousands, then 0 to 999 where there are none."""
+    return as_cells([*(f"{number:03d}" for number in range(1000)), *map(str, range(1000))])
 
 
 @lru_cache(maxsize=4)
@@ -217,10 +222,10 @@ def _days(content: Day) -> Cells:
     return as_cells([day_text(day) for day in range(content.first.toordinal(), content.last.toordinal() + 1)])
 
 
-def phrase_cells(content: Phrases, language: str, split: Split, u: NDArray[np.float64]) -> Cells:
+def phrase_cells(content: Phrases, language: str, split: Split, u: NDArray[np.float64]) -> Pieces:
     """Text of two parts; the first parts of the splits are disjoint."""
     ours, second = _halves(content, language, split)
-    return ours[(u[0] * len(ours)).astype(np.int64)] + second[(u[1] * len(second)).astype(np.int64)]
+    return Pieces((ours[(u[0] * len(ours)).astype(np.int64)], second[(u[1] * len(second)).astype(np.int64)]))
 
 
 @lru_cache(maxsize=64)
@@ -230,21 +235,21 @@ def _halves(content: Phrases, language: str, split: Split) -> tuple[Cells, Cells
     return as_cells(for_split(first, split)) + joint, as_cells(second)
 
 
-def word_cells(content: Words, locale: str, split: Split, u: NDArray[np.float64]) -> Cells:
+def word_cells(content: Words, locale: str, split: Split, u: NDArray[np.float64]) -> Cells | Pieces:
     """Text from the locale's pools."""
-    a = (u[0] * 2**40).astype(np.int64)
+    a = (u[0] * 2**31).astype(np.int64)
     if content.pool in SINGLE:
         words = pool(locale, split, "street_name" if content.pool == "street" else content.pool)
         return words[a % len(words)]
-    b = (u[1] * 2**40).astype(np.int64)
+    b = (u[1] * 2**31).astype(np.int64)
     if content.pool == "person":
         return full_names(locale, split, a, b)
     if content.pool == "email":
         users = pool("en_US", split, "user_name")
-        return users[a % len(users)] + MAIL_ENDS[b % len(MAIL_ENDS)]
+        return Pieces((users[a % len(users)], MAIL_ENDS[b % len(MAIL_ENDS)]))
     if content.pool == "host":
-        hosts = pool("en_US", split, "last_name")
-        return as_cells([name.lower() for name in hosts[a % len(hosts)].tolist()]) + HOST_ENDS[b % len(HOST_ENDS)]
+        hosts = _hosts(split)
+        return Pieces((hosts[a % len(hosts)], HOST_ENDS[b % len(HOST_ENDS)]))
     return _teams(locale, split, a, b)
 
 
@@ -257,7 +262,13 @@ CHINESE_TEAMS = ("联队", "猛虎", "飞鹰", "雄狮", "海豚", "流星")
 ENGLISH_CLUBS, CHINESE_CLUBS = as_cells([f" {name}" for name in ENGLISH_TEAMS]), as_cells(CHINESE_TEAMS)
 
 
-def _teams(locale: str, split: Split, a: NDArray[np.int64], b: NDArray[np.int64]) -> Cells:
+@lru_cache(maxsize=2)
+def _hosts(split: Split) -> Cells:
+    """What hosts are called before their number."""
+    return as_cells([name.lower() for name in pool("en_US", split, "last_name").tolist()])
+
+
+def _teams(locale: str, split: Split, a: NDArray[np.int64], b: NDArray[np.int64]) -> Pieces:
     chinese = locale == "zh_CN"
     towns, clubs = pool(locale, split, "city"), CHINESE_CLUBS if chinese else ENGLISH_CLUBS
-    return towns[a % len(towns)] + clubs[b % len(clubs)]
+    return Pieces((towns[a % len(towns)], clubs[b % len(clubs)]))

@@ -6,24 +6,28 @@ keeps the sum: near-duplicates of a key stay in its split.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 from numpy.typing import NDArray
 
-from synth.values.pools import Cells, Split, as_cells
+from synth.values.pools import Pieces, Split, as_cells
 
 DIGITS = 6
 MODULUS = 5
+THREE = as_cells([f"{number:03d}" for number in range(1000)])
+"""000 to 999."""
 OF_THREE = np.array([sum(map(int, str(number))) for number in range(1000)], np.int64)
 """The sum of the digits of every number of at most three."""
+
+
+REST = np.arange(6 * 9 + 1) % MODULUS
+"""What every sum of six digits leaves; numpy divides by one number faster than it takes remainders."""
 
 
 def key_numbers(split: Split, uniform: NDArray[np.float64]) -> NDArray[np.int64]:
     """Numbers of six digits from uniforms float64 [n], each in the class of its split; not yet unique."""
     first = 10 ** (DIGITS - 1)
     numbers = first + (uniform * (10**DIGITS - first)).astype(np.int64)
-    last, rest = numbers % 10, digit_sums(numbers) % MODULUS
+    last, rest = numbers - numbers // 10 * 10, REST[digit_sums(numbers)]
     if split == "test":
         return numbers + np.where(last >= rest, -rest, MODULUS - rest)
     return numbers + np.where(rest == 0, np.where(last < 9, 1, -1), 0)
@@ -38,19 +42,11 @@ def exchanged(numbers: NDArray[np.int64], place: NDArray[np.int64]) -> NDArray[n
 
 def digit_sums(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
     """The sum of the digits of each number of at most six."""
-    front, back = np.divmod(numbers, 1000)
-    return OF_THREE[front] + OF_THREE[back]
+    front = numbers // 1000
+    return OF_THREE[front] + OF_THREE[numbers - front * 1000]
 
 
-def key_cells(prefix: str, numbers: NDArray[np.int64]) -> Cells:
+def key_cells(prefix: str, numbers: NDArray[np.int64]) -> Pieces:
     """Keys as they stand in a table, of numbers of six digits int64 [n]."""
-    fronts, backs = _halves(prefix)
-    front, back = np.divmod(numbers, 1000)
-    return fronts[front] + backs[back]
-
-
-@lru_cache(maxsize=64)
-def _halves(prefix: str) -> tuple[Cells, Cells]:
-    """The prefix with the first three digits of a key, and its last three."""
-    digits = [f"{number:03d}" for number in range(1000)]
-    return as_cells([f"{prefix}-{three}" for three in digits]), as_cells(digits)
+    front = numbers // 1000
+    return Pieces((f"{prefix}-", THREE[front], THREE[numbers - front * 1000]))

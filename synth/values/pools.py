@@ -7,6 +7,7 @@ even when seeded). Tables then take from the pools by arrays of indices: no cell
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -18,6 +19,34 @@ from numpy.typing import NDArray
 Split = Literal["train", "test"]
 Cells = NDArray[np.object_]
 """Cells of a column: an array of strings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """Cells that are not yet put together: each is its pieces end to end, `parts`, of which an array holds one a cell and a string is the
+    same in all. Strings are made of the few cells that are asked for; what is rendered takes the pieces as they are."""
+
+    parts: tuple[str | Cells, ...]
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Pieces:
+        """Some of the cells."""
+        return Pieces(tuple([part if isinstance(part, str) else part[rows] for part in self.parts]))
+
+    def cell(self, row: int) -> str:
+        """One of them."""
+        return "".join([part if isinstance(part, str) else part[row] for part in self.parts])
+
+    def whole(self) -> Cells:
+        """All of them, put together."""
+        whole, *others = self.parts
+        for part in others:
+            whole = whole + part
+        return np.asarray(whole, object)
+
+    def tolist(self) -> list[str]:
+        """The same as a list."""
+        return self.whole().tolist()
+
 
 POOL = 2000
 POOL_SEED = 20240605
@@ -69,7 +98,7 @@ def for_split(words: tuple[str, ...], split: Split) -> tuple[str, ...]:
     return tuple(word for i, word in enumerate(words) if (i % TEST_SHARE == TEST_SHARE - 1) == test)
 
 
-def full_names(locale: str, split: Split, first: NDArray[np.int64], last: NDArray[np.int64]) -> Cells:
+def full_names(locale: str, split: Split, first: NDArray[np.int64], last: NDArray[np.int64]) -> Pieces:
     """Names of people from indices int64 [n] (taken modulo the pools' sizes), in the order that the language writes them."""
     language = locale.partition("_")[0]
     if language in FAMILY_NAME_FIRST:
@@ -77,9 +106,9 @@ def full_names(locale: str, split: Split, first: NDArray[np.int64], last: NDArra
             pool(locale, split, "last_name", FAMILY_NAME_FIRST[language]),
             pool(locale, split, "first_name"),
         )
-        return families[last % len(families)] + givens[first % len(givens)]
+        return Pieces((families[last % len(families)], givens[first % len(givens)]))
     givens, families = pool(locale, split, "first_name", " "), pool(locale, split, "last_name")
-    return givens[first % len(givens)] + families[last % len(families)]
+    return Pieces((givens[first % len(givens)], families[last % len(families)]))
 
 
 def as_cells(texts: tuple[str, ...] | list[str]) -> Cells:

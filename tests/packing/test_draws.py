@@ -33,6 +33,19 @@ def test_a_row_draws_the_same_whoever_asks():
     assert np.array_equal(np.concatenate([draws.uniform(rows[i : i + 1], 3, 1) for i in range(10)]), whole[:10])
 
 
+def test_quarters_are_the_words_of_one_draw():
+    draws, rows = Draws(7, "test/quarters"), np.array([0, 5, 2**33 + 1])
+    found = draws.quarters(rows, 3, 2)
+    counters = np.array([[3, 3, 3], [2, 2, 2], rows & 0xFFFFFFFF, rows >> 32], np.uint64)
+    assert np.array_equal(found * 2**32, philox(counters, draws.key))
+    assert np.allclose(found[0], draws.uniform(rows, 3, 2), atol=2**-31)
+    many = Draws(1, "test/quarters").quarters(np.arange(5000))
+    assert (many >= 0).all()
+    assert (many < 1).all()
+    assert np.abs(many.mean(axis=1) - 0.5).max() < 0.02
+    assert np.abs(np.corrcoef(many) - np.eye(4)).max() < 0.06
+
+
 def test_seed_path_row_draw_and_variant_all_matter():
     rows = np.arange(50)
     streams = [

@@ -19,9 +19,11 @@ from packing.chat import ChatTemplate
 from packing.dataset import schema as schemas
 from packing.dataset.errors import DatasetError
 from synth import synl_rows
-from synth.tables.fit import fitted
+from synth.tables import fit
+from synth.tables.fit import fitted, fitted_rows
 from synth.tables.generate import DRAWN_AT_ONCE, HIDDEN_ROWS, MAIN, SECOND, Generator, Sizes, uniforms
 from synth.tables.lengths import TokenCounter
+from synth.tables.render.format import threads_of, woven
 from synth.tables.render.formats import FORMATS
 from synth.tables.render.json import JSON_ARRAY, JSON_LINES
 from synth.tables.render.markdown import MARKDOWN
@@ -41,14 +43,14 @@ from synth.values.columns import (
     uniforms_of,
 )
 from synth.values.keys import key_cells
-from synth.values.pools import as_cells
+from synth.values.pools import Pieces, as_cells
 from tests.packing import templates
 from tests.packing.test_tokenizer_families import ours
 from tests.synth.support import LOCALES, counter, mix, row_of
 
 FAKER = "40.54.0"
 """The version that the digests below were taken with."""
-DIGEST = "7d8219898e5cfa14bc13336c4c51fef7155228596d8a79fc0d364e153b926b54"
+DIGEST = "bb7035d94006b06b83b7c9de3007bc78fa0e491d73e8fb016f5d0a498feac689"
 
 
 @given(st.lists(st.integers(-(10**12), 10**12) | st.integers(-3, 12_000), max_size=8), st.integers(0, 3))
@@ -108,6 +110,30 @@ def test_a_column_gathers_the_rows_it_was_asked_for():
     assert some.values().tolist() == [4, 0, 2]
     assert column.cells.tolist() == list("abcdef")
     assert (some.sort, some.decimals, some.additive) == ("number", 1, True)
+
+
+def test_pieces_are_cells_that_are_put_together_when_asked_for():
+    pieces = Pieces(("K-", as_cells(["a", "b", "c"]), "·", as_cells(["1", "", "3"])))
+    assert pieces.tolist() == ["K-a·1", "K-b·", "K-c·3"]
+    assert [pieces.cell(row) for row in range(3)] == pieces.tolist()
+    assert pieces[np.array([2, 0])].tolist() == ["K-c·3", "K-a·1"]
+    column = Column(title="T", phrase="t", unit="", sort="key", cells=pieces).take(np.array([2, 1, 0]))
+    assert (column.cell(0), column.cells_at(np.array([1, 2]))) == ("K-c·3", ["K-b·", "K-a·1"])
+    assert woven([threads_of(column), [["x", "y", "z"]]], ["<", ",", ">"]) == ["<K-c·3,x>", "<K-b·,y>", "<K-a·1,z>"]
+    assert column.cells.tolist() == ["K-c·3", "K-b·", "K-a·1"]
+    assert column.cell(1) == "K-b·"
+
+
+@pytest.mark.parametrize("locale", ["en_US", "zh_CN", "de_DE"])
+def test_conversations_are_nearly_as_long_as_expected_before_anything_is_asked(locale):
+    """The mean over tasks is met to a few per cent, and half of the conversations need no second look at their rows."""
+    own, drafts, rows = counter(), [], 120
+    draft = fit._Attempt._draft
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit._Attempt, "_draft", lambda *args: drafts.append(1) or draft(*args))
+        mixed = mix(locales={locale: 1.0})
+        list(fitted_rows(mixed, own, seed=5, rows=range(rows), split="train", targets=[8192] * rows))
+    assert rows <= len(drafts) < 1.9 * rows
 
 
 def test_uniforms_of_tables_are_the_same_alone_and_together():

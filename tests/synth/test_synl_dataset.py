@@ -163,6 +163,11 @@ def test_shares_are_those_asked_for(tmp_path):
             "min (3) is above max (2)",
         ),
         ({"tasks": {"row": 1}, "small_tables": {"least_rows": 1}}, "/small_tables/least_rows", "equal to 2"),
+        (
+            {"tasks": {"row": 1}, "small_tables": {"least_rows": 3, "most_rows": 2}},
+            "/small_tables",
+            "most_rows (2) is below least_rows (3)",
+        ),
         ({"tasks": {"row": 1}, "small_tables": {"sorts": []}}, "/small_tables/sorts", "at least 1 item"),
         ({"tasks": {"row": 1}, "small_tables": {"sorts": ["key"]}}, "/small_tables/sorts/0", "'reference', 'text'"),
         (
@@ -379,18 +384,25 @@ def test_a_preview_shows_rows_at_once(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("columns", "sorts", "least_rows", "key_first"),
-    [((2, 2), ("number",), 2, 1.0), ((3, 4), ("category", "date"), 6, 0.0)],
+    ("columns", "sorts", "rows", "key_first"),
+    [
+        ((2, 2), ("number",), (2, None), 1.0),
+        ((2, 2), ("number",), (2, 2), 1.0),
+        ((2, 2), ("number",), (2, 4), 1.0),
+        ((3, 4), ("category", "date"), (6, None), 0.0),
+    ],
 )
-def test_small_tables_have_the_columns_and_rows_they_are_to(columns, sorts, least_rows, key_first, tmp_path):
-    small = {"columns": dict(zip(("min", "max"), columns, strict=True)), "sorts": sorts, "least_rows": least_rows}
+def test_small_tables_have_the_columns_and_rows_they_are_to(columns, sorts, rows, key_first, tmp_path):
+    least, most = rows
+    small = {"columns": dict(zip(("min", "max"), columns, strict=True)), "sorts": sorts, "least_rows": least}
+    small |= {"most_rows": most} if most else {}
     schemas = {"patients": 1, "flights": 1} if columns == (2, 2) else {"sensors": 1, "ledger": 1}
     fields = {"tasks": {"lookup": 2, "row": 1}, "schemas": schemas, "locales": {"en_US": 1}}
     shape = {"key_first": key_first, "question_first": 0.0, "turns": {"min": 2, "max": 2}, "reasoning": 1.0}
     length = [520] if columns == (2, 2) else [900]
     folder = build(tmp_path / "set", samples=60, length=length, small_tables=small, **fields, **shape)
     assert recompute(folder, verify(folder)) == 120
-    seen, first, fewest = set(), set(), 10**6
+    seen, first, heights = set(), set(), set()
     for row in rows_of(folder):
         content, query = row["messages"][0]["content"], json.loads(row["queries"][0])
         grid = table_named(content, query["table"], row["format"])
@@ -399,11 +411,14 @@ def test_small_tables_have_the_columns_and_rows_they_are_to(columns, sorts, leas
         assert {contents[title] for title in grid.titles} <= {"key", *sorts}
         seen.add(len(grid.titles))
         first.add(contents[grid.titles[0]] == "key")
-        fewest = min(fewest, len(grid.rows))
+        heights.add(len(grid.rows))
+        assert row["n_tokens"] <= length[0]
+        assert len(grid.rows) == most or row["n_tokens"] >= 0.93 * length[0]
         assert content.startswith("Table: ") or "\n\nTable: " in content.partition("?")[0]
     assert seen == set(range(columns[0], columns[1] + 1))
     assert first == {key_first == 1.0} or (key_first == 0.0 and first == {True, False})
-    assert fewest >= least_rows
+    assert least <= min(heights)
+    assert max(heights) == most if most else max(heights) > least
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)

@@ -78,7 +78,7 @@ def test_the_minimum_is_enough(fields):
 
 @pytest.mark.parametrize("sorts", [("number",), ("text", "date")])
 def test_the_minimum_of_small_tables_is_enough_and_leaves_no_room_for_many_rows(sorts):
-    small = Small(columns=(2, 3), sorts=sorts, rows=2)
+    small = Small(columns=(2, 3), sorts=sorts, rows=(2, None))
     fields = {"tasks": {"lookup": 1.0, "row": 1.0}, "turns": (2, 2), "reasoning": 1.0, "small": small}
     fields |= {"schemas": {"patients": 1.0, "vehicles": 1.0}}
     least = minimum_length(mix(**fields), counter(), "train")

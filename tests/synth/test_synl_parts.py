@@ -297,8 +297,14 @@ def test_what_a_format_writes_is_read_back(form, cells):
         for i, t in enumerate(("A, title", "B | title"))
     ]
     table = Table(name="T", language="en", one="", many="", its="its", columns=tuple(columns), key=0, rows=len(cells))
+    rows = form.rows(table)
     body = Body(
-        title="Table: T\n\n", head=form.head(table), rows=form.rows(table), between=form.between, tail=form.tail
+        title="Table: T\n\n",
+        head=form.head(table),
+        rows=rows,
+        sizes=np.array(list(map(len, rows))),
+        between=form.between,
+        tail=form.tail,
     )
     grid = table_named(f"Read this.\n\n{body.text()}\n\nWhat?", "T", form.name)
     assert grid.titles == ["A, title", "B | title"]

@@ -12,19 +12,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, MistralConfig, PreTrainedModel, Qwen2Config
 
 from tests.training.reference import BLOCK, CASES, SIZES, build, packed, plain_states, sequences
-from training.attention import (
+from training.attention import KINDS, NAME, _kernel, boundary_attention, kernel_of, segments, varlen
+from training.attention_checks import (
     CHECKED,
     COMPARED,
-    KINDS,
-    NAME,
-    _kernel,
-    _segments,
-    _varlen,
-    boundary_attention,
     check_attention,
     check_kernel,
     compare_kernel,
-    kernel_of,
     refuse_windows,
 )
 from training.batch import Batch
@@ -182,7 +176,7 @@ def test_the_varlen_path_means_the_same(kernel: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
     bounds = torch.tensor([0, 7, 8, 20], dtype=torch.int32)
     arguments = (heads(4, 20), heads(2, 20), heads(2, 20) * 2, bounds, 12, 0.3)
-    fast, exact = _varlen(*arguments), _segments(*arguments)
+    fast, exact = varlen(*arguments), segments(*arguments)
     assert fast.shape == exact.shape == (1, 20, 4, 16)
     assert torch.allclose(fast, exact, atol=1e-5)
 
@@ -191,14 +185,14 @@ def test_the_kernel_check_passes_a_right_kernel_and_finds_one_that_is_not_causal
     batch = packed("C: the second starts at 37")
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", emulated_in_2_13)
     for backward in (False, True):
-        compare_kernel(_varlen, batch, heads=4, key_heads=2, size=16, backward=backward)
+        compare_kernel(varlen, batch, heads=4, key_heads=2, size=16, backward=backward)
 
     def bidirectional(*args: Any, enable_gqa: bool = False, **options: Any) -> torch.Tensor:
         return emulated(*args, enable_gqa=enable_gqa, **options | {"window_size": (-1, -1)})
 
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", bidirectional)
     with pytest.raises(AttentionError, match=r"varlen attention kernel differs .* in its outputs"):
-        compare_kernel(_varlen, batch, heads=4, key_heads=2, size=16)
+        compare_kernel(varlen, batch, heads=4, key_heads=2, size=16)
 
 
 class SymmetricGradient(torch.autograd.Function):
@@ -208,7 +202,7 @@ class SymmetricGradient(torch.autograd.Function):
     def forward(ctx: Any, q: Any, k: Any, v: Any, bounds: Any, longest: int, scale: float) -> torch.Tensor:
         ctx.save_for_backward(q, k, v)
         ctx.scale = scale
-        return _segments(q, k, v, bounds, longest, scale)
+        return segments(q, k, v, bounds, longest, scale)
 
     @staticmethod
     def backward(ctx: Any, gradient: Any) -> Any:
@@ -228,16 +222,17 @@ def test_the_kernel_check_finds_wrong_gradients_behind_right_outputs():
         compare_kernel(half_right, batch, heads=4, key_heads=2, size=16, backward=True)
 
 
-@pytest.mark.parametrize(("kind", "kernel"), [("auto", _varlen), ("varlen", _varlen), ("flex", flex), ("exact", None)])
+@pytest.mark.parametrize(("kind", "kernel"), [("auto", varlen), ("varlen", varlen), ("flex", flex), ("exact", None)])
 def test_on_cuda_the_kernel_that_is_asked_for_is_compared_both_ways(
     kind: str, kernel: Any, monkeypatch: pytest.MonkeyPatch
 ):
     """Outputs on up to 131,072 tokens of a row, gradients on fewer."""
     compared: list[Any] = []
     monkeypatch.setattr(
-        "training.attention.compare_kernel", lambda kernel, batch, **options: compared.append((kernel, batch, options))
+        "training.attention_checks.compare_kernel",
+        lambda kernel, batch, **options: compared.append((kernel, batch, options)),
     )
-    monkeypatch.setattr("training.attention.ends_of", lambda batch, most: (batch, most))
+    monkeypatch.setattr("training.attention_checks.ends_of", lambda batch, most: (batch, most))
     model, row = llama("eager"), SimpleNamespace(input_ids=SimpleNamespace(is_cuda=True))
     model.config._attn_implementation = KINDS[kind]
     check_kernel(model, row)  # type: ignore[arg-type]
@@ -251,6 +246,7 @@ def test_on_cuda_the_kernel_that_is_asked_for_is_compared_both_ways(
     [
         (NAME, torch.bfloat16, "scaled_dot_product_attention, a sequence at a time"),
         (f"{NAME}_across_ranks", torch.float32, "scaled_dot_product_attention, a sequence at a time"),
+        (f"{KINDS['flex']}_across_ranks", torch.float32, "FlexAttention"),
         (KINDS["flex"], torch.float32, "FlexAttention"),
         ("eager", torch.float32, "the model's own attention, a sequence at a time"),
     ],
@@ -262,8 +258,8 @@ def test_a_run_says_what_computes_its_attention(asked: str, dtype: torch.dtype, 
 
 
 def test_on_cuda_half_precision_is_varlens():
-    assert _kernel(True, torch.bfloat16) is _kernel(True, torch.float16) is _varlen
-    assert _kernel(True, torch.float32) is _kernel(False, torch.bfloat16) is _segments
+    assert _kernel(True, torch.bfloat16) is _kernel(True, torch.float16) is varlen
+    assert _kernel(True, torch.float32) is _kernel(False, torch.bfloat16) is segments
 
 
 def test_under_autocast_attention_is_done_in_the_compute_dtype(monkeypatch: pytest.MonkeyPatch):
@@ -272,9 +268,9 @@ def test_under_autocast_attention_is_done_in_the_compute_dtype(monkeypatch: pyte
 
     def watched(q: Any, k: Any, v: Any, *rest: Any) -> torch.Tensor:
         seen.append((q.dtype, k.dtype, v.dtype))
-        return _segments(q, k, v, *rest)
+        return segments(q, k, v, *rest)
 
-    monkeypatch.setattr("training.attention._segments", watched)
+    monkeypatch.setattr("training.attention.segments", watched)
     model, batch = build(LlamaConfig(**SIZES), NAME), packed("C: the second starts at 37")
     with torch.no_grad():
         exact = hidden_states(model, batch)

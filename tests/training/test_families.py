@@ -12,7 +12,8 @@ from transformers import FalconConfig, LlamaConfig, MptConfig, PreTrainedModel
 
 from packing.dataset.manifest import Manifest
 from tests.training.reference import CASES, FAMILIES, SIZES, build, packed, plain_states, sequences
-from training.attention import NAME, check_attention, check_routed, refuse_windows
+from training.attention import NAME
+from training.attention_checks import check_attention, check_routed, refuse_windows
 from training.batch import Batch
 from training.config import ModelConfig
 from training.errors import AttentionError

@@ -11,7 +11,8 @@ import torch
 from packing.dataset.manifest import Manifest
 from tests.training.reference import packed
 from tests.training.test_attention import LargestProduct, heads
-from training.attention import KINDS, _segments, compare_kernel
+from training.attention import KINDS, segments
+from training.attention_checks import compare_kernel
 from training.config import ModelConfig
 from training.errors import AttentionError, ModelError
 from training.flex import BLOCK, block_mask, compiled, flex
@@ -64,7 +65,7 @@ def test_the_forward_pass_equals_the_exact_one(case: str):
     tokens, longest = int(bounds[-1]), max(LENGTHS[case])
     arguments = (heads(4, tokens), heads(2, tokens), heads(2, tokens) * 2, bounds, longest, 0.3)
     with torch.no_grad():
-        ours, exact = flex(*arguments), _segments(*arguments)
+        ours, exact = flex(*arguments), segments(*arguments)
     assert ours.shape == exact.shape == (1, tokens, 4, 16)
     assert torch.allclose(ours, exact, atol=1e-5)
 
@@ -75,7 +76,7 @@ def test_other_boundaries_are_another_mask():
     with torch.no_grad():
         for cut in (10, 20, 30):
             bounds = torch.tensor([0, cut, 40], dtype=torch.int32)
-            assert torch.allclose(flex(q, k, v, bounds, 40, 0.3), _segments(q, k, v, bounds, 40, 0.3), atol=1e-5)
+            assert torch.allclose(flex(q, k, v, bounds, 40, 0.3), segments(q, k, v, bounds, 40, 0.3), atol=1e-5)
 
 
 def test_no_mask_of_the_whole_row_is_made():
@@ -97,7 +98,7 @@ def test_rows_of_any_length_are_few_graphs():
         q, k, v = (heads(h, tokens).to(dtype) for h in (4, 2, 2))
         with torch.set_grad_enabled(graded):
             states = compiled("eager")(q, k, v, block_mask=block_mask(bounds), scale=0.3, enable_gqa=True)
-        exact = _segments(q, k, v, bounds, tokens, 0.3)
+        exact = segments(q, k, v, bounds, tokens, 0.3)
         assert torch.allclose(states.transpose(1, 2).float(), exact.float(), atol=0.05)
         seen.add((tokens, graded, dtype))
     assert len(seen) == 24
@@ -113,7 +114,7 @@ def test_a_model_takes_the_kernel_it_is_asked_for(kind: str, tiny_manifest: Mani
     batch = packed("C: the second starts at 37")
     with torch.no_grad():
         wanted = hidden_states(auto, batch)
-        monkeypatch.setattr("training.attention._varlen", None)
+        monkeypatch.setattr("training.attention.varlen", None)
         assert torch.allclose(hidden_states(model, batch), wanted, atol=1e-5)
 
 

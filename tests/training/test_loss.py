@@ -58,13 +58,59 @@ def test_value_and_gradients_equal_the_plain_computation(chunk: int):
         assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("bias", "frozen"), [(False, False), (True, False), (False, True)])
+@pytest.mark.parametrize("chunk", [7, 100])
+def test_a_linear_heads_gradients_come_with_its_losses(chunk: int, bias: bool, frozen: bool):
+    generator = torch.Generator().manual_seed(0)
+    head = nn.Linear(16, 50, bias=bias)
+    head.weight.requires_grad_(not frozen)
+    hidden = torch.randn(60, 16, generator=generator, requires_grad=True)
+    targets = torch.randint(0, 50, (60,), generator=generator, dtype=torch.int32)
+    targets[torch.rand(60, generator=generator) < 0.6] = -100
+    weights = torch.rand(60, generator=generator)
+    leaves = [leaf for leaf in (hidden, *head.parameters()) if leaf.requires_grad]
+    wanted_each = cross_entropy(head(hidden), targets.long(), reduction="none", ignore_index=-100)
+    plain = (wanted_each * weights).sum()
+    wanted = torch.autograd.grad(plain / 3, leaves)
+    each = torch.zeros(60)
+    loss = chunked_cross_entropy(head, hidden, targets, weights, chunk=chunk, each=each)
+    found = torch.autograd.grad(loss / 3, leaves)  # what comes down from above counts
+    assert torch.allclose(loss, plain, rtol=1e-6)
+    assert torch.allclose(each, wanted_each, atol=1e-6)
+    assert not each.requires_grad
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_in_bfloat16_a_linear_heads_gradients_are_those_of_logits_made_again():
+    """Of the same bfloat16 logits: only sums over chunks differ, which are float32 here and bfloat16 there."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(60, 16, generator=generator, requires_grad=True)
+    targets = torch.randint(0, 50, (60,), generator=generator)
+    plain, counting = nn.Linear(16, 50), CountingHead()
+    counting.load_state_dict(plain.state_dict())
+    found: list[list[torch.Tensor]] = []
+    for head in (plain, counting):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = chunked_cross_entropy(head, hidden, targets, torch.ones(60), chunk=16)
+        assert loss.dtype == torch.float32
+        found.append([loss.detach(), *torch.autograd.grad(loss, [hidden, head.weight, head.bias])])
+    assert counting.sizes  # the other way was gone
+    assert torch.allclose(found[0][0], found[1][0], rtol=1e-6)
+    for ours, theirs in zip(found[0][1:], found[1][1:], strict=True):
+        assert ours.dtype == torch.float32
+        assert torch.allclose(ours, theirs, rtol=0.03, atol=0.03)
+
+
 def test_a_row_without_targets_has_a_loss_and_a_gradient_of_zero():
     hidden = torch.randn(5, 16, requires_grad=True)
-    loss = chunked_cross_entropy(CountingHead(), hidden, torch.full((5,), -100), torch.zeros(5))
-    loss.backward()
-    assert loss.item() == 0.0
-    assert hidden.grad is not None
-    assert not hidden.grad.any()
+    for head in (CountingHead(), nn.Linear(16, 50)):
+        loss = chunked_cross_entropy(head, hidden, torch.full((5,), -100), torch.zeros(5))
+        loss.backward()
+        assert loss.item() == 0.0
+        assert hidden.grad is not None
+        assert not hidden.grad.any()
+        hidden.grad = None
 
 
 def test_weights_of_sequences_add_up_to_one_each():

@@ -99,15 +99,33 @@ def test_pickled_weights_are_never_read(saved: Path, tiny_manifest: Manifest):
     ("change", "says"),
     [
         ({"model_type": "of_my_own", "auto_map": {"AutoConfig": "mine.Config"}}, "cannot be read"),
-        ({"hidden_size": 96}, "cannot be"),
+        (
+            {"intermediate_size": 96},
+            r"6 tensors in .* have another shape .*mlp\.down_proj\.weight: \[64, 176\], not \[64, 96\]",
+        ),
+        (
+            {"num_hidden_layers": 1},
+            r"holds 9 tensors of layers that its config\.json knows nothing of, among them model\.layers\.1",
+        ),
     ],
 )
-def test_models_that_cannot_be_loaded_say_so(saved: Path, tiny_manifest: Manifest, change: dict[str, Any], says: str):
+def test_models_that_cannot_be_loaded_say_so(
+    saved: Path, tiny_manifest: Manifest, capfd: pytest.CaptureFixture[str], change: dict[str, Any], says: str
+):
     path = saved / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     (saved / "mine.py").write_text("raise SystemExit('code of a model directory was run')")
     with pytest.raises(ModelError, match=says):
         load_model(ModelConfig(path=str(saved)), extent=EXTENT, manifest=tiny_manifest)
+    assert "REPORT" not in capfd.readouterr().err  # no table of transformers' beside our sentence
+
+
+def test_tensors_that_are_no_part_of_the_model_are_said(saved: Path, tiny_manifest: Manifest):
+    weights = load_file(saved / "model.safetensors") | {"score.weight": torch.zeros(2, 64)}
+    save_file(weights, saved / "model.safetensors", metadata={"format": "pt"})
+    lines: list[str] = []
+    load_model(ModelConfig(path=str(saved)), extent=EXTENT, manifest=tiny_manifest, say=lines.append)
+    assert any("holds 1 tensors that are no part of the model, among them score.weight" in line for line in lines)
 
 
 def test_damaged_weights_say_so(saved: Path, tiny_manifest: Manifest):
@@ -118,8 +136,10 @@ def test_damaged_weights_say_so(saved: Path, tiny_manifest: Manifest):
 
 
 def test_a_directory_without_a_model_says_so(tmp_path: Path, tiny_manifest: Manifest):
-    with pytest.raises(ModelError, match=r"holds no config\.json"):
+    with pytest.raises(ModelError, match=r"holds no config\.json: .* Hugging Face's layout$"):
         load_model(ModelConfig(path=str(tmp_path / "none")), extent=EXTENT, manifest=tiny_manifest)
+    with pytest.raises(ModelError, match=r"nothing is fetched: hf download an-org/Model-135M --local-dir"):
+        load_model(ModelConfig(path="an-org/Model-135M"), extent=EXTENT, manifest=tiny_manifest)
 
 
 def test_data_of_another_tokenizer_are_refused(saved: Path, tiny_manifest: Manifest):

@@ -6,13 +6,16 @@ import os
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import distributed as dist
 
 from tests.training.reference import FAMILIES, build, packed
+from training.attention import FUNCTIONS, KINDS, boundary_attention
 from training.attention import NAME as WHOLE_ROWS
 from training.errors import AttentionError
 from training.parallel import Ranks
@@ -132,3 +135,18 @@ def test_attention_across_ranks_is_checked_before_the_first_step(group: dist.Pro
     else:
         with pytest.raises(AttentionError, match="attention"):
             preflight_across(model, row, ranks)
+
+
+def test_across_ranks_the_kernel_that_was_asked_for_computes(group: dist.ProcessGroup, monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+
+    def watched(*arguments: Any, kernel: Any = None, **options: Any) -> Any:
+        asked.append(kernel)
+        return boundary_attention(*arguments, **options)
+
+    monkeypatch.setitem(FUNCTIONS, KINDS["flex"], partial(watched, kernel="flex"))
+    ranks = Ranks(device=torch.device("cpu"), grouped=True, row_group=group)
+    model = build(FAMILIES["llama"], KINDS["flex"])
+    attend_across(model, group)
+    preflight_across(model, padded(packed("B: two, both from 0"), 4), ranks)
+    assert set(asked) == {"flex"}

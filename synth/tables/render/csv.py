@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from synth.tables.render.format import Format, escaped, joined
+from functools import lru_cache
+
+from synth.tables.render.format import REMEMBERED, Format, escaped, joined
 from synth.tables.table import Table
 
 
@@ -10,6 +12,7 @@ def separated(name: str, separator: str) -> Format:
     """A format of lines whose fields a separator separates, in a fenced block."""
     special = (separator, '"', "\n", "\r")
 
+    @lru_cache(maxsize=REMEMBERED)
     def escape(text: str) -> str:
         if any(sign in text for sign in special):
             return '"' + text.replace('"', '""') + '"'

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import html
+from functools import lru_cache
 
-from synth.tables.render.format import Format, escaped, joined
+from synth.tables.render.format import REMEMBERED, Format, escaped, joined
 from synth.tables.table import Table
 
 
+@lru_cache(maxsize=REMEMBERED)
 def _escape(text: str) -> str:
     return html.escape(text, quote=False)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 
-from synth.tables.render.format import Format, escaped, woven
+from synth.tables.render.format import REMEMBERED, Format, escaped, woven
 from synth.tables.table import Table
 
 SPECIAL = ('"', "\\", *map(chr, range(32)))
@@ -13,6 +14,7 @@ SPECIAL = ('"', "\\", *map(chr, range(32)))
 _string = json.JSONEncoder(ensure_ascii=False).encode
 
 
+@lru_cache(maxsize=REMEMBERED)
 def _inside(text: str) -> str:
     """What stands between the quotation marks of a string."""
     return _string(text)[1:-1]

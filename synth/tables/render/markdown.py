@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from synth.tables.render.format import Format, escaped, joined
+from functools import lru_cache
+
+from synth.tables.render.format import REMEMBERED, Format, escaped, joined
 from synth.tables.table import Table
 
 
+@lru_cache(maxsize=REMEMBERED)
 def _escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|")
 

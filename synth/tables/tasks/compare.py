@@ -94,12 +94,12 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
     apart = column.sort == "number" and choices.flag(0.4)
     a, b = choices.distinct(2, table.rows)
     descending = choices.flag(0.6)
-    keys = table.key_column.cells
-    second = missing_key(table, choices) if request.lacking else keys[b]
+    key = table.key_column.cell
+    second = missing_key(table, choices) if request.lacking else key(b)
     x, y = int(column.values()[a]), int(column.values()[b])
     if second is None or (x == y and not request.lacking):
         return None
-    pair = [keys[a], second] if choices.flag(0.5) else [second, keys[a]]
+    pair = [key(a), second] if choices.flag(0.5) else [second, key(a)]
     facts = [steps.fact(table, a, [table.key_column, column])]
     if request.lacking:
         answer, lines = NOT_IN_TABLE[language], [*facts, steps.absent(table.key_column, second, language)]
@@ -107,7 +107,7 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
         facts.append(steps.fact(table, b, [table.key_column, column]))
         high, low = max(x, y), min(x, y)
         last = steps.difference(column, high, low) if apart else steps.greater(column, high, low, language)
-        answer = number_text(high - low, column.decimals) if apart else keys[a if (x > y) == descending else b]
+        answer = number_text(high - low, column.decimals) if apart else key(a if (x > y) == descending else b)
         lines = [*facts, last]
     where = [{"column": table.key_column.title, "is": "in", "value": pair, "as": "text"}]
     if apart:

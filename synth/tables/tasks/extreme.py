@@ -81,7 +81,7 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
             limit=1,
             give=cells_of([table.key_column]),
         ),
-        answer=NOT_IN_TABLE[language] if request.lacking else table.key_column.cells[int(ranked[0])],
+        answer=NOT_IN_TABLE[language] if request.lacking else table.key_column.cell(int(ranked[0])),
         evidence=in_main(ranked[:1]),
         wording="key",
         words=words_of(

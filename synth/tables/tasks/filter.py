@@ -56,7 +56,7 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
     columns = [table.key_column, *conditions.columns]
     return Asked(
         query=query("filter", table, where=conditions.where, give=cells_of([table.key_column])),
-        answer=NOT_IN_TABLE[language] if request.lacking else listed(table.key_column.cells[rows].tolist()),
+        answer=NOT_IN_TABLE[language] if request.lacking else listed(table.key_column.cells_at(rows)),
         evidence=in_main(rows),
         wording="keys",
         words=words_of(tables, where=conditions.clause),

@@ -98,8 +98,8 @@ def _join(table: Table, second: Table) -> dict[str, str]:
 def _cell(tables: Tables, second: Table, choices: Choices, request: Request) -> Asked | None:
     table, language = tables.main, tables.language
     row, column, link = choices.below(table.rows), any_column(second, choices), _link(table)
-    other = int(np.flatnonzero(second.key_column.cells == link.cells[row])[0])
-    value = missing_key(table, choices) if request.lacking else table.key_column.cells[row]
+    other = int(np.flatnonzero(second.key_column.cells == link.cell(row))[0])
+    value = missing_key(table, choices) if request.lacking else table.key_column.cell(row)
     if value is None:
         return None
     found = (
@@ -114,7 +114,7 @@ def _cell(tables: Tables, second: Table, choices: Choices, request: Request) -> 
             join=_join(table, second),
             give=cells_of([column]) | {"table": second.name},
         ),
-        answer=NOT_IN_TABLE[language] if request.lacking else column.cells[other],
+        answer=NOT_IN_TABLE[language] if request.lacking else column.cell(other),
         evidence=NO_EVIDENCE if request.lacking else (np.array([row]), np.array([other])),
         wording="cell",
         words=words_of(
@@ -133,9 +133,10 @@ def _cell(tables: Tables, second: Table, choices: Choices, request: Request) -> 
 def _count(tables: Tables, second: Table, choices: Choices, request: Request) -> Asked | None:
     table, language, link = tables.main, tables.language, _link(tables.main)
     column = second.columns[choices.pick(second.of_sort("category"))]
-    value = column.cells[choices.below(second.rows)]
+    value = column.cell(choices.below(second.rows))
     others = np.flatnonzero(column.cells == value)
-    rows = np.flatnonzero(np.isin(link.cells.astype(str), second.key_column.cells[others].astype(str)))
+    wanted = set(second.key_column.cells_at(others))
+    rows = np.flatnonzero([cell in wanted for cell in link.cells.tolist()])
     if not len(rows) or (request.steps and len(rows) > MOST_WITH_STEPS):
         return None
     lines = [

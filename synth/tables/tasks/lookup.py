@@ -48,13 +48,13 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
     """The cell of one column in the row with one key; lacking, of a key that is not there."""
     table, language = tables.main, tables.language
     column, row = any_column(table, choices), choices.below(table.rows)
-    value = missing_key(table, choices) if request.lacking else table.key_column.cells[row]
+    value = missing_key(table, choices) if request.lacking else table.key_column.cell(row)
     if value is None:
         return None
     where = [equal(table.key_column, value)]
     return Asked(
         query=query("lookup", table, where=where, give=cells_of([column])),
-        answer=NOT_IN_TABLE[language] if request.lacking else column.cells[row],
+        answer=NOT_IN_TABLE[language] if request.lacking else column.cell(row),
         evidence=NO_EVIDENCE if request.lacking else in_main([row]),
         wording="cell",
         words=words_of(tables, column=column.phrase, value=value, what=asked_for(column, language)),

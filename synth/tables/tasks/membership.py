@@ -86,7 +86,7 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:  # 
 def _key(tables: Tables, choices: Choices, *, present: bool) -> Asked | None:
     table, language = tables.main, tables.language
     row = choices.below(table.rows)
-    value = table.key_column.cells[row] if present else missing_key(table, choices)
+    value = table.key_column.cell(row) if present else missing_key(table, choices)
     if value is None:
         return None
     return Asked(
@@ -109,7 +109,7 @@ def _pair(tables: Tables, choices: Choices, *, present: bool) -> Asked | None:
         return None
     a, b = table.columns[choices.pick(texts)], table.columns[choices.pick(categories)]
     first, second = choices.distinct(2, table.rows)
-    x, y = a.cells[first], b.cells[first if present else second]
+    x, y = a.cell(first), b.cell(first if present else second)
     found = np.flatnonzero(rows_equal(a, x) & rows_equal(b, y))
     if present != bool(len(found)):
         return None

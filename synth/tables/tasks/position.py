@@ -113,17 +113,18 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
     table, language = tables.main, tables.language
     wording = choices.pick(("number", "after") if request.lacking else ("nth", "number", "after"))
     row = choices.below(table.rows - (wording == "after"))
-    value = missing_key(table, choices) if request.lacking else table.key_column.cells[row]
+    value = missing_key(table, choices) if request.lacking else table.key_column.cell(row)
     if value is None:
         return None
     where, give = [equal(table.key_column, value)], cells_of([table.key_column])
-    keys, key = table.key_column.cells, [table.key_column]
+    key = [table.key_column]
     if wording == "nth":
-        asked, answer, rows = query("position", table, row=row + 1, give=give), keys[row], [row]
+        asked, answer, rows = query("position", table, row=row + 1, give=give), table.key_column.cell(row), [row]
     elif wording == "number":
         asked, answer, rows = query("position", table, where=where, give={"what": "row_number"}), str(row + 1), [row]
     else:
-        asked, answer, rows = query("position", table, where=where, after=1, give=give), keys[row + 1], [row, row + 1]
+        asked, answer = query("position", table, where=where, after=1, give=give), table.key_column.cell(row + 1)
+        rows = [row, row + 1]
     return Asked(
         query=asked,
         answer=NOT_IN_TABLE[language] if request.lacking else answer,

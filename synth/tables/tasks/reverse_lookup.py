@@ -57,7 +57,7 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
     found = np.ones(table.rows, bool)
     for place in choices.distinct(min(MOST_COLUMNS, len(others)), len(others)):
         column = table.columns[others[place]]
-        value: str = column.cells[rows[len(chosen) % 2 if request.lacking else 0]]
+        value: str = column.cell(rows[len(chosen) % 2 if request.lacking else 0])
         chosen.append((column, value))
         found &= rows_equal(column, value)
         if len(chosen) >= 2 and found.sum() == (0 if request.lacking else 1):
@@ -68,7 +68,7 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
     columns = [table.key_column, *(column for column, _ in chosen)]
     return Asked(
         query=query("reverse_lookup", table, where=where, give=cells_of([table.key_column])),
-        answer=NOT_IN_TABLE[language] if request.lacking else table.key_column.cells[rows[0]],
+        answer=NOT_IN_TABLE[language] if request.lacking else table.key_column.cell(rows[0]),
         evidence=NO_EVIDENCE if request.lacking else in_main([rows[0]]),
         wording="key",
         words=words_of(tables, pairs=_pairs(chosen, language)),

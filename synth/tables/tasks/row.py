@@ -52,13 +52,13 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
     """All cells of a row in the order of the columns; lacking, of a key that is not there."""
     table, language = tables.main, tables.language
     row = choices.below(table.rows)
-    value = missing_key(table, choices) if request.lacking else table.key_column.cells[row]
+    value = missing_key(table, choices) if request.lacking else table.key_column.cell(row)
     if value is None:
         return None
     where = [equal(table.key_column, value)]
     return Asked(
         query=query("row", table, where=where, give=cells_of(table.columns)),
-        answer=NOT_IN_TABLE[language] if request.lacking else listed([c.cells[row] for c in table.columns]),
+        answer=NOT_IN_TABLE[language] if request.lacking else listed([c.cell(row) for c in table.columns]),
         evidence=NO_EVIDENCE if request.lacking else in_main([row]),
         wording="row",
         words=words_of(tables, value=value),

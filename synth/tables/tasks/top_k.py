@@ -81,7 +81,7 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
             limit=k,
             give=cells_of([table.key_column]),
         ),
-        answer=NOT_IN_TABLE[language] if request.lacking else listed(table.key_column.cells[ranked].tolist()),
+        answer=NOT_IN_TABLE[language] if request.lacking else listed(table.key_column.cells_at(ranked)),
         evidence=in_main(ranked),
         wording="keys",
         words=words_of(
