@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -110,7 +109,9 @@ def _piece_table(url: str, path: str, digest: str) -> pa.Table:
     if hashlib.sha256(data).hexdigest() != digest:
         message = f"a piece of the source is damaged in the store ({path})"
         raise SourceError(message)
-    return pq.read_table(io.BytesIO(data), use_threads=False)
+    # A file in memory is read where it lies; read_table, and io.BytesIO, take a fifth longer.
+    with pq.ParquetFile(pa.BufferReader(data)) as parquet:
+        return parquet.read(use_threads=False)
 
 
 @lru_cache(maxsize=2)
