@@ -13,7 +13,7 @@ from pydantic import Field, StringConstraints, model_validator
 from packing import cip_rows
 from packing.cip_plan import plan as plan_units
 from packing.cip_statistics import count_rows, sample_strip, span_chart, strip_chart
-from packing.cip_stream import read_units, stream, tied_counts
+from packing.cip_stream import around, read_units, stream, tied_counts
 from packing.cip_units import SPREAD, edges, units
 from packing.dataset import schema as schemas
 from packing.dataset.errors import DatasetError, InputError
@@ -109,10 +109,10 @@ def schema(spec: Spec) -> pa.Schema:  # noqa: ARG001 (every kind is asked for th
 def build(spec: Spec, shard: Shard, inputs: Inputs, tally: Tally) -> Iterator[pa.RecordBatch]:
     """The rows of one shard."""
     assert shard.table is not None
-    found = read_units(shard.table, inputs)
     bos, eos = edges(spec, inputs)
     knots = knots_of(inputs.tokenizer) if spec.order == "untie_knots" else None
-    whole = stream(spec, found, bos=bos, eos=eos, knots=knots)
+    found = read_units(shard.table, inputs, around(bos, eos, knots))
+    whole = stream(spec, found, bos=len(bos), eos=len(eos), knots=knots)
     first, rows, size = shard.work["first"], shard.work["rows"], spec.sequence_length
     cut = cip_rows.cut_rows(whole, first=first, rows=rows, size=size)
     tokens = np.bincount(cut.row, weights=cut.length, minlength=rows).astype(np.int64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +14,11 @@ from numpy.typing import NDArray
 from packing.chat_tokens import offsets_of, within
 from packing.cip_stream import Stream, Units
 from packing.dataset import schema
+from packing.dataset.writer import group_ends
 from packing.runs import runs_of
 from packing.skipalign_rows import flat_list, lists, require
 
 IGNORED = -100
-BATCH_TOKENS = 1024 * 1024
-"""Tokens that are laid out at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,14 +98,14 @@ def segments_of(cut: Cut, units: Units, *, chunks: int) -> Segments:
 def batches(
     cut: Cut, stream: Stream, units: Units, ids: pa.ChunkedArray, *, apart: bool, chunks: int, chosen: NDArray[np.int64]
 ) -> Iterator[tuple[pa.RecordBatch, Segments]]:
-    """The rows `chosen` int64 (rising) as record batches of about a million tokens, with their segments (rows counted within the batch).
+    """The rows `chosen` int64 (rising) as record batches, with their segments (rows counted within the batch). A batch is what makes a
+    row group, so that the writer puts it down as it lies.
 
     `apart`: every document's run is a sequence of its own. `ids` are the units' names.
     """
     sizes = np.bincount(cut.row, weights=cut.length, minlength=int(chosen[-1]) + 1 if len(chosen) else 0)[chosen]
-    of = (np.cumsum(sizes) - 1).astype(np.int64) // BATCH_TOKENS
-    for number in np.unique(of).tolist():
-        rows = chosen[of == number]
+    for begin, end in pairwise([0, *group_ends(sizes.astype(np.int64))]):
+        rows = chosen[begin:end]
         part = cut.rows(int(rows[0]), int(rows[-1]) + 1)
         if len(rows) != int(rows[-1]) - int(rows[0]) + 1:
             kept = np.isin(part.row, rows)
@@ -121,11 +121,12 @@ def _batch(
     cut: Cut, stream: Stream, units: Units, ids: pa.ChunkedArray, *, rows: int, apart: bool, chunks: int
 ) -> tuple[pa.RecordBatch, Segments]:
     tokens = offsets_of(np.bincount(cut.row, weights=cut.length, minlength=rows).astype(np.int64))
-    input_ids = runs_of(stream.pool, cut.source, cut.length)
-    trained = np.repeat(cut.trained, cut.length)
+    input_ids = runs_of(stream.pool, cut.source, cut.length).astype(np.int32, copy=False)
     opens = tokens[:-1] if not apart else _document_opens(cut, units)
-    trained[opens] = False
-    labels = np.where(trained, input_ids, np.int32(IGNORED)).astype(np.int32)
+    labels = input_ids.copy()
+    if not cut.trained.all():
+        labels[np.repeat(~cut.trained, cut.length)] = IGNORED
+    labels[opens] = IGNORED
     sequence_row = np.searchsorted(tokens, opens, side="right") - 1
     found = segments_of(cut, units, chunks=chunks)
     segments = offsets_of(np.bincount(found.row, minlength=rows))
@@ -180,16 +181,7 @@ def check(batch: pa.RecordBatch, *, sequence_length: int, marked: bool, repeats:
     filled = np.bincount(sequence_row, weights=flat.sequence_lengths, minlength=len(counts)) == counts
     require(filled & (np.diff(flat.sequence_offsets) > 0), every, "seq_lengths do not add up to the row")
     require(flat.sequence_lengths > 0, sequence_row, "a sequence without tokens")
-    token_row = np.repeat(every, counts)
-    first = np.zeros(len(flat.ids), bool)
-    first[offsets_of(flat.sequence_lengths)[:-1]] = True
-    ignored = flat.labels == IGNORED
-    require(
-        (flat.ids >= 0) & (ignored | (flat.labels == flat.ids)), token_row, "a label is neither its own id nor -100"
-    )
-    require(ignored | ~first, token_row, "the first token of a sequence has a label")
-    if not marked:
-        require(~ignored | first, token_row, "a token has no label, and none of its own accord")
+    _check_labels(flat, marked=marked)
     _check_segments(flat, counts, marked=marked, repeats=repeats)
 
 
@@ -208,6 +200,23 @@ class _Flat:
         _, *numbers = segments.flatten()
         self.chunk, self.source_start, self.start, self.length = (a.to_numpy().astype(np.int64) for a in numbers)
         self.n_tokens = batch.column("n_tokens").to_numpy().astype(np.int64)
+
+
+def _check_labels(flat: _Flat, *, marked: bool) -> None:
+    """Labels are told by the few places where they are not the ids: first tokens of sequences, and marks."""
+    ignored = np.flatnonzero(flat.labels != flat.ids)
+    first = offsets_of(flat.sequence_lengths)[:-1]
+
+    def at(token: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.searchsorted(flat.tokens, token, side="right") - 1
+
+    below = np.flatnonzero(flat.ids < 0) if flat.ids.min() < 0 else ignored[:0]
+    wrong = np.concatenate([below, ignored[flat.labels[ignored] != IGNORED]])
+    require(np.zeros(len(wrong), bool), at(np.sort(wrong)), "a label is neither its own id nor -100")
+    require(flat.labels[first] == IGNORED, at(first), "the first token of a sequence has a label")
+    if not marked and len(ignored) > len(first):
+        alone = np.setdiff1d(ignored, first)
+        require(np.zeros(len(alone), bool), at(alone), "a token has no label, and none of its own accord")
 
 
 def _check_segments(flat: _Flat, counts: NDArray[np.int64], *, marked: bool, repeats: bool) -> None:

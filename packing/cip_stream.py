@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from packing.chat_tokens import offsets_of, within
+from packing.chat_tokens import within
 from packing.cip_plan import PlanSpec
 from packing.draws import Draws
 from packing.interleave import (
@@ -21,7 +21,7 @@ from packing.interleave import (
     scattered,
     woven,
 )
-from packing.kept import read_kept
+from packing.kept import Kept, kept_runs
 from packing.knots import Knots, labels_of
 from packing.plan import Inputs
 
@@ -43,7 +43,8 @@ class StreamSpec(PlanSpec, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Units:
-    """The columns of a shard's table as arrays [U]; `tokens` int32 are all units' end to end, `edge` tells where each begins."""
+    """The columns of a shard's table as arrays [U]; `pool` uint16 or int32 holds the tokens of every unit from `begin` on, and behind them
+    all, from `base` on, what stands around units."""
 
     document: NDArray[np.int64]
     piece: NDArray[np.int64]
@@ -53,12 +54,9 @@ class Units:
     last: NDArray[np.bool_]
     group: NDArray[np.int64]
     position: NDArray[np.int64]
-    tokens: NDArray[np.int32]
-
-    @property
-    def edge(self) -> NDArray[np.int64]:
-        """Where each unit's tokens begin, and the end: int64 [U + 1]."""
-        return offsets_of(self.length)
+    begin: NDArray[np.int64]
+    pool: Kept
+    base: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +67,7 @@ class Stream:
     (its edges, marks); `within` int64 [P] where a chunk begins in its unit; `trained` bool [P].
     """
 
-    pool: NDArray[np.int32]
+    pool: Kept
     position: NDArray[np.int64]
     source: NDArray[np.int64]
     length: NDArray[np.int64]
@@ -79,14 +77,15 @@ class Stream:
     trained: NDArray[np.bool_]
 
 
-def read_units(table: pa.Table, inputs: Inputs) -> Units:
-    """The units of a shard with their tokens, each checked against its checksum; raises SourceError where one does not hold."""
+def read_units(table: pa.Table, inputs: Inputs, around: NDArray[np.int32]) -> Units:
+    """The units of a shard with their tokens, each checked against its checksum, and behind those the tokens that may stand `around` them;
+    raises SourceError where a checksum does not hold."""
 
     def column(name: str) -> NDArray[np.int64]:
         return table.column(name).to_numpy().astype(np.int64)
 
     length = column("length")
-    tokens = read_kept(inputs, table, length)
+    pool, begin = kept_runs(inputs, table, length, behind=around)
     return Units(
         document=column("document"),
         piece=column("piece"),
@@ -96,7 +95,9 @@ def read_units(table: pa.Table, inputs: Inputs) -> Units:
         last=table.column("last").to_numpy(zero_copy_only=False),
         group=column("group"),
         position=column("position"),
-        tokens=tokens,
+        begin=begin,
+        pool=pool,
+        base=len(pool) - len(around),
     )
 
 
@@ -113,10 +114,14 @@ def tied_counts(
     return np.where((drawn < spec.probability) & (counts > 1), counts, 1)
 
 
-def stream(
-    spec: StreamSpec, units: Units, *, bos: NDArray[np.int32], eos: NDArray[np.int32], knots: Knots | None
-) -> Stream:
-    """Weave the units of a shard; the same whatever else is in the shard, for all draws are keyed by document and group."""
+def around(bos: NDArray[np.int32], eos: NDArray[np.int32], knots: Knots | None) -> NDArray[np.int32]:
+    """The tokens that may stand around units, as `stream` looks for them behind the units' own: int32."""
+    return np.concatenate([bos, eos, *([knots.pool] if knots is not None else [])])
+
+
+def stream(spec: StreamSpec, units: Units, *, bos: int, eos: int, knots: Knots | None) -> Stream:
+    """Weave the units of a shard, with `bos` and `eos` tokens around a document; the same whatever else is in the shard, for all draws
+    are keyed by document and group."""
     counts = tied_counts(spec, units.length, units.document, units.piece)
     keys = {"document": units.document, "piece": units.piece}
     if spec.cut == "equal":
@@ -131,12 +136,11 @@ def stream(
     else:
         order = woven(counts, units.group, first_round)
     chunks = _Chunks(unit=unit[order], number=number[order], start=starts[order], length=lengths[order])
-    parts = _Parts(units, chunks, base=len(units.tokens))
+    parts = _Parts(units, chunks)
     parts.edges(bos, eos, counts)
     if knots is not None:
-        parts.marks(spec, knots, counts, base=len(units.tokens) + len(bos) + len(eos))
-    pool = [units.tokens, bos, eos, *([knots.pool] if knots is not None else [])]
-    return parts.stream(np.concatenate(pool), units)
+        parts.marks(spec, knots, counts, base=units.base + bos + eos)
+    return parts.stream()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,13 +160,12 @@ _BEFORE, _LABEL, _HEAD, _CHUNK, _TAIL, _LIST, _BEHIND = range(7)
 class _Parts:
     """Parts gathered by what they are, each with the number of its chunk and its rank around it; sorted at the end."""
 
-    def __init__(self, units: Units, chunks: _Chunks, *, base: int) -> None:
+    def __init__(self, units: Units, chunks: _Chunks) -> None:
         self._units = units
         self._chunks = chunks
-        self._base = base
         every = np.arange(len(chunks.unit))
         self._found: list[dict[str, NDArray[np.int64]]] = []
-        self._add(every, _CHUNK, units.edge[chunks.unit] + chunks.start, chunks.length, trained=True)
+        self._add(every, _CHUNK, units.begin[chunks.unit] + chunks.start, chunks.length, trained=True)
 
     def _add(
         self,
@@ -180,14 +183,14 @@ class _Parts:
         values = {"chunk": chunk, "rank": rank, "step": step, "source": source, "length": length, "trained": trained}
         self._found.append({name: full(value) for name, value in values.items()})
 
-    def edges(self, bos: NDArray[np.int32], eos: NDArray[np.int32], counts: NDArray[np.int64]) -> None:
+    def edges(self, bos: int, eos: int, counts: NDArray[np.int64]) -> None:
         """The tokens before a document's first chunk and behind its last."""
         c, u = self._chunks, self._units
-        if len(bos):
+        if bos:
             first = np.flatnonzero((u.piece[c.unit] == 0) & (c.number == 0))
-            self._add(first, _BEFORE, self._base, len(bos), trained=True)
+            self._add(first, _BEFORE, u.base, bos, trained=True)
         last = np.flatnonzero(u.last[c.unit] & (c.number == counts[c.unit] - 1))
-        self._add(last, _BEHIND, self._base + len(bos), len(eos), trained=True)
+        self._add(last, _BEHIND, u.base + bos, eos, trained=True)
 
     def marks(self, spec: StreamSpec, knots: Knots, counts: NDArray[np.int64], *, base: int) -> None:
         """Labels, knots and closing lists of tied units."""
@@ -221,12 +224,12 @@ class _Parts:
         add(at, _LIST, knots.listed + label[member], step=step + 1, trained=True)
         add(ends, _LIST, knots.close, step=2 * counts[c.unit[ends]])
 
-    def stream(self, pool: NDArray[np.int32], units: Units) -> Stream:
+    def stream(self) -> Stream:
         """All parts in order, with their places in the stream."""
         values = {name: np.concatenate([part[name] for part in self._found]) for name in self._found[0]}
         order = np.lexsort((values["step"], values["rank"], values["chunk"]))
         values = {name: value[order] for name, value in values.items()}
-        c = self._chunks
+        c, units = self._chunks, self._units
         unit = c.unit[values["chunk"]]
         group = units.group[unit]
         ends = np.cumsum(values["length"])
@@ -235,7 +238,7 @@ class _Parts:
         run = np.cumsum(np.diff(group, prepend=-1) != 0) - 1
         is_chunk = values["rank"] == _CHUNK
         return Stream(
-            pool=pool,
+            pool=units.pool,
             position=units.position[unit] + before - before[opens][run],
             source=values["source"],
             length=values["length"],

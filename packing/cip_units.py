@@ -6,19 +6,20 @@ what a shard needs, a run of the whole order, is one run in every piece of the s
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from packing.chat_tokens import within
 from packing.corpus_tokens import CorpusSpec, TokenDocument, token_documents
 from packing.dataset.errors import TokenizerError
 from packing.document_tokens import eos_of
 from packing.draws import Draws
+from packing.kept import checksums, narrowed
 from packing.plan import Inputs, Piece, Survey, Tally
 
 UNITS = pa.schema(
@@ -72,17 +73,19 @@ def units(spec: UnitSpec, piece: Piece, inputs: Inputs, tally: Tally) -> Survey:
     """The units of a piece, sorted by their place, and their tokens in that order; documents and tokens are counted."""
     bos, eos = edges(spec, inputs)
     draws = Draws(spec.seed, "cip/order")
-    rows: list[tuple[TokenDocument, NDArray[np.int64]]] = []
+    documents: list[TokenDocument] = []
+    cut: list[list[int]] = []
     for found in token_documents(spec, piece, inputs, tally):
-        ids = _bare(found.ids, bos, eos)
-        if not len(ids):
+        found.ids = _bare(found.ids, bos, eos)
+        if not len(found.ids):
             tally.count("documents_without_tokens")
             continue
-        document = TokenDocument(index=found.index, id=found.id, domain=found.domain, ids=ids, digest=found.digest)
-        rows.append((document, cuts(len(ids), spec.order, spec.sequence_length, len(bos), len(eos))))
-        tally.count("documents")
-        tally.count("source_tokens", len(ids))
-    table = pa.Table.from_batches([_batch(rows, draws, spread=spec.order in SPREAD)], UNITS)
+        documents.append(found)
+        cut.append(cuts(len(found.ids), spec.order, spec.sequence_length, len(bos), len(eos)))
+    if documents:
+        tally.count("documents", len(documents))
+        tally.count("source_tokens", sum(edge[-1] for edge in cut))
+    table = pa.Table.from_batches([_batch(documents, cut, draws, spread=spec.order in SPREAD)], UNITS)
     chosen = np.lexsort(
         (
             table.column("piece").to_numpy(),
@@ -91,9 +94,13 @@ def units(spec: UnitSpec, piece: Piece, inputs: Inputs, tally: Tally) -> Survey:
             domain_numbers(table) if spec.strata else np.zeros(table.num_rows, np.int64),
         )
     )
-    parts = [document.ids[a:b] for document, edge in rows for a, b in pairwise(edge)]
-    kept = np.concatenate([*(parts[i] for i in chosen.tolist()), np.zeros(0, np.int32)])
-    return Survey(table=table.take(pa.array(chosen)), kept=kept)
+    parts = [document.ids[a:b] for document, edge in zip(documents, cut, strict=True) for a, b in pairwise(edge)]
+    kept = narrowed(np.concatenate([*(parts[i] for i in chosen.tolist()), np.zeros(0, np.int32)]))
+    table = table.take(pa.array(chosen))
+    found = checksums(kept, table.column("length").to_numpy().astype(np.int64))
+    return Survey(
+        table=table.set_column(UNITS.get_field_index("checksum"), UNITS.field("checksum"), pa.array(found)), kept=kept
+    )
 
 
 def domain_numbers(table: pa.Table) -> NDArray[np.int64]:
@@ -103,12 +110,13 @@ def domain_numbers(table: pa.Table) -> NDArray[np.int64]:
     return place.astype(np.int64)[names.indices.to_numpy()]
 
 
+_FIRSTS, _ENDS = slice(None, -1), slice(1, None)
 SPREAD = frozenset({"interleave", "untie_knots"})
 """Orders under which the pieces of a long document are spread over the corpus, in their order."""
 
 
-def cuts(tokens: int, order: str, sequence_length: int, bos: int, eos: int) -> NDArray[np.int64]:
-    """Where a document of so many tokens is cut into units, ends included: int64 [units + 1].
+def cuts(tokens: int, order: str, sequence_length: int, bos: int, eos: int) -> list[int]:
+    """Where a document of so many tokens is cut into units, ends included.
 
     Under orders that interleave, into as few pieces of at most half a sequence as there can be, all about equal. Under `best_fit`, where it
     does not fit a row with the tokens around it, into rows full to the end and a rest. Under the others pieces are of a sequence's length,
@@ -116,40 +124,37 @@ def cuts(tokens: int, order: str, sequence_length: int, bos: int, eos: int) -> N
     """
     if order in SPREAD:
         count = -(-tokens // (sequence_length // 2))
-        return np.arange(count + 1) * tokens // count
+        return [i * tokens // count for i in range(count + 1)]
     if order != "best_fit" or tokens + bos + eos <= sequence_length:
-        most = sequence_length if order != "best_fit" else tokens
-        return np.append(np.arange(0, tokens, most), tokens)
-    inner = np.arange(sequence_length - bos, tokens, sequence_length)
+        return [*range(0, tokens, sequence_length if order != "best_fit" else tokens), tokens]
+    inner = list(range(sequence_length - bos, tokens, sequence_length))
     # A row with nothing but the last token would hold no text: the one before it gives up a token.
-    alone = tokens + eos - (inner[-1] if len(inner) else -bos) > sequence_length
-    inner = np.append(inner, tokens - 1) if alone else inner
-    return np.concatenate([[0], inner, [tokens]])
+    alone = tokens + eos - (inner[-1] if inner else -bos) > sequence_length
+    return [0, *inner, *([tokens - 1] if alone else []), tokens]
 
 
 def _bare(ids: NDArray[np.int32], bos: NDArray[np.int32], eos: NDArray[np.int32]) -> NDArray[np.int32]:
     """The tokens of a document that was tokenised elsewhere, without the ones that we put around it."""
     begin = int(len(bos) > 0 and len(ids) > 0 and ids[0] == bos[0])
     end = len(ids) - int(len(ids) > begin and ids[-1] == eos[0])
-    return ids[begin:end]
+    return ids[begin:end] if begin or end < len(ids) else ids
 
 
-def _batch(rows: list[tuple[TokenDocument, NDArray[np.int64]]], draws: Draws, *, spread: bool) -> pa.RecordBatch:
-    counts = np.array([len(edge) - 1 for _, edge in rows], np.int64)
-    index = np.array([document.index for document, _ in rows], np.int64)
-    pieces = np.concatenate([*(np.arange(count) for count in counts.tolist()), np.zeros(0, np.int64)])
-    starts = np.concatenate([*(edge[:-1] for _, edge in rows), np.zeros(0, np.int64)])
-    ends = np.concatenate([*(edge[1:] for _, edge in rows), np.zeros(0, np.int64)])
+def _batch(documents: list[TokenDocument], cut: list[list[int]], draws: Draws, *, spread: bool) -> pa.RecordBatch:
+    counts = np.array([len(edge) - 1 for edge in cut], np.int64)
+    index = np.array([document.index for document in documents], np.int64)
+    pieces = within(counts)
+    starts, ends = (np.fromiter(chain.from_iterable(edge[part] for edge in cut), np.int64) for part in (_FIRSTS, _ENDS))
     key = draws.uniform(np.repeat(index, counts), pieces if spread else 0)
     # The pieces of a document come in its order, wherever they come.
-    key = key[np.lexsort((key, np.repeat(np.arange(len(rows)), counts)))]
+    of = np.repeat(np.arange(len(documents)), counts)
+    key = key[np.lexsort((key, of))]
     last = np.zeros(len(pieces), bool)
     last[np.cumsum(counts) - 1] = True
 
     def each(values: Iterator[object], kind: pa.DataType) -> pa.Array:
-        return pa.array(list(values), kind).take(pa.array(np.repeat(np.arange(len(rows)), counts)))
+        return pa.array(list(values), kind).take(pa.array(of))
 
-    checksums = (zlib.crc32(document.ids[a:b].tobytes()) for document, edge in rows for a, b in pairwise(edge))
     return pa.RecordBatch.from_arrays(
         [
             pa.array(np.repeat(index, counts)),
@@ -158,10 +163,10 @@ def _batch(rows: list[tuple[TokenDocument, NDArray[np.int64]]], draws: Draws, *,
             pa.array((ends - starts).astype(np.int32)),
             pa.array(last),
             pa.array(key),
-            pa.array(list(checksums), pa.uint32()),
-            each((document.id for document, _ in rows), pa.string()),
-            each((document.domain for document, _ in rows), pa.string()),
-            each((document.digest for document, _ in rows), pa.binary(16)),
+            pa.array(np.zeros(len(pieces), np.uint32)),
+            each((document.id for document in documents), pa.string()),
+            each((document.domain for document in documents), pa.string()),
+            each((document.digest for document in documents), pa.binary(16)),
         ],
         schema=UNITS,
     )

@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from packing.dataset.errors import BadRowError, InputError
-from packing.document_tokens import spells_special, unusable
+from packing.document_tokens import unusable
 from packing.plan import Inputs, Piece, Tally
 from packing.records import Document, documents
 from packing.spec import Columns
@@ -30,6 +30,7 @@ OVERLAP = 8192
 UNSURE = 64
 """Tokens before the end of a stretch that its end may have changed."""
 TRIES = 8
+NO_DIGEST = bytes(16)
 
 
 class CorpusSpec(Protocol):
@@ -47,7 +48,7 @@ class CorpusSpec(Protocol):
     def deduplicate(self) -> bool: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class TokenDocument:
     """A document as `ids` int32 [n]; `index` counts source rows from 0; `digest` is of its content, 16 bytes, where
     equal documents are to be found; else zeros."""
@@ -62,10 +63,10 @@ class TokenDocument:
 def token_documents(spec: CorpusSpec, piece: Piece, inputs: Inputs, tally: Tally) -> Iterator[TokenDocument]:
     """The documents of a piece in order. Raises BadRowError for the first row that cannot be used, or counts such rows where the spec says
     so; InputError where the piece has no column that the spec names."""
-    table = inputs.read(piece)
+    table, tokenizer = inputs.read(piece), inputs.tokenizer
     _require_columns(spec, piece, table)
     waiting: list[Document] = []
-    held = 0
+    held = rows = 0
     for item in documents(
         table,
         container=piece.container,
@@ -74,8 +75,8 @@ def token_documents(spec: CorpusSpec, piece: Piece, inputs: Inputs, tally: Tally
         index=range(piece.first_index, piece.first_index + piece.rows),
         columns=spec.columns,
     ):
-        tally.count("source_rows")
-        reason = _unusable(item, spec, inputs.tokenizer) if isinstance(item, Document) else item.reason
+        rows += 1
+        reason = _unusable(item, spec, tokenizer) if isinstance(item, Document) else item.reason
         if reason:
             bad = BadRowError(item.name, item.row, reason)
             tally.reject(bad, source=item.name, row=item.row, reason=reason, skip=spec.on_bad_row == "skip")
@@ -83,9 +84,11 @@ def token_documents(spec: CorpusSpec, piece: Piece, inputs: Inputs, tally: Tally
             waiting.append(item)
             held += len(item.text)
             if held >= BATCH_CHARACTERS:
-                yield from _encoded(waiting, spec, inputs.tokenizer, tally)
+                yield from _encoded(waiting, spec, tokenizer, tally)
                 waiting, held = [], 0
-    yield from _encoded(waiting, spec, inputs.tokenizer, tally)
+    if rows:
+        tally.count("source_rows", rows)
+    yield from _encoded(waiting, spec, tokenizer, tally)
 
 
 def _require_columns(spec: CorpusSpec, piece: Piece, table: pa.Table) -> None:
@@ -100,8 +103,9 @@ def _require_columns(spec: CorpusSpec, piece: Piece, table: pa.Table) -> None:
 
 
 def _unusable(item: Document, spec: CorpusSpec, tokenizer: Tokenizer) -> str:
-    size = utf8_length(item.text)
-    if size > spec.max_document_bytes:
+    # No character takes more than four bytes: most texts need not be counted.
+    size = len(item.text) * 4
+    if size > spec.max_document_bytes and (size := utf8_length(item.text)) > spec.max_document_bytes:
         return f"its text has {size} bytes, more than max_document_bytes ({spec.max_document_bytes})"
     return unusable(item, tokenizer, special_tokens=spec.special_tokens_in_text)
 
@@ -110,20 +114,17 @@ def _encoded(
     items: Sequence[Document], spec: CorpusSpec, tokenizer: Tokenizer, tally: Tally
 ) -> Iterator[TokenDocument]:
     allow = spec.special_tokens_in_text == "allow"
-    apart = [not allow and spells_special(d.text, tokenizer) for d in items]
+    apart = [not allow and tokenizer.spells_special(d.text) for d in items]
     short = [d.text if not escaped and len(d.text) <= STRETCH else "" for d, escaped in zip(items, apart, strict=True)]
     whole = tokenizer.encode(short)
     tally.count("tokenizer_disagreements", whole.disagreed)
+    edges = whole.offsets.tolist()
     for i, (item, escaped) in enumerate(zip(items, apart, strict=True)):
         if item.ids is not None:
             ids = item.ids
         else:
-            ids = (
-                whole.ids[whole.offsets[i] : whole.offsets[i + 1]]
-                if short[i]
-                else encode_long(item.text, tokenizer, escaped=escaped)
-            )
-        digest = bytes(16)
+            ids = whole.ids[edges[i] : edges[i + 1]] if short[i] else encode_long(item.text, tokenizer, escaped=escaped)
+        digest = NO_DIGEST
         if spec.deduplicate:
             content = item.text.encode() if item.ids is None else item.ids.tobytes()
             digest = hashlib.blake2b(content, digest_size=16).digest()

@@ -74,7 +74,7 @@ def unusable(item: Document, tokenizer: Tokenizer, *, special_tokens: str) -> st
         if item.ids.min() < 0 or highest >= tokenizer.vocab_size:
             return f"it holds token {highest}, the tokenizer has {tokenizer.vocab_size}: another one made it"
         return ""
-    if special_tokens == "allow" or not spells_special(item.text, tokenizer):
+    if special_tokens == "allow" or not tokenizer.spells_special(item.text):
         return ""
     if special_tokens == "refuse":
         return "it spells a special token (special_tokens_in_text: refuse)"
@@ -85,14 +85,9 @@ def unusable(item: Document, tokenizer: Tokenizer, *, special_tokens: str) -> st
     return ""
 
 
-def spells_special(text: str, tokenizer: Tokenizer) -> bool:
-    """Whether a text holds the spelling of a special token."""
-    return tokenizer.special_spellings.search(text) is not None
-
-
 def _encoded(found: list[Document], tokenizer: Tokenizer, *, allow: bool, tally: Tally) -> Iterator[NDArray[np.int32]]:
     """Token ids of every text, in order; a special token's spelling stays text unless `allow`."""
-    apart = [not allow and spells_special(d.text, tokenizer) for d in found]
+    apart = [not allow and tokenizer.spells_special(d.text) for d in found]
     plain = tokenizer.encode([d.text for d, escaped in zip(found, apart, strict=True) if not escaped])
     spelled = [d.text for d, escaped in zip(found, apart, strict=True) if escaped]
     guarded = tokenizer.encode_escaped(spelled, [()] * len(spelled)) if spelled else plain

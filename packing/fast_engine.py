@@ -51,14 +51,14 @@ class FastEngine:
         return self._engine is not None
 
     def encode(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]] | None:
-        """Ids int32 [n] of all texts end to end and offsets int64 [texts + 1]; None where a text is refused."""
+        """Ids int32 [n] of all texts end to end and offsets int64 [texts + 1], not to be written to; None where a text is refused."""
         if self._engine is None:
             return None
         try:
             ids, offsets = self._engine.encode_batch_flat(list(texts))
         except Exception:  # it raises plain exceptions; what it refuses, the reference encodes
             return None
-        return np.frombuffer(ids, "<u4").astype(np.int32), np.frombuffer(offsets, "<u8").astype(np.int64)
+        return np.frombuffer(ids, "<u4").view(np.int32), np.frombuffer(offsets, "<u8").view(np.int64)
 
     def disagrees(self, texts: Sequence[str], ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> int:
         """How many of the texts that are tried have other tokens by the reference."""

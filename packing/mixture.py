@@ -16,7 +16,7 @@ from packing.dataset import schema as schemas
 from packing.dataset.errors import BadRowError, InputError
 from packing.dataset.statistics import Histogram, powers_of_two
 from packing.draws import Draws
-from packing.kept import checksums
+from packing.kept import checksums, narrowed
 from packing.mixture_plan import plan as plan_parts
 from packing.mixture_records import read_rows, record_lengths, records
 from packing.mixture_rows import laid_out, part_rows
@@ -139,7 +139,7 @@ def survey(spec: Spec, piece: Piece, inputs: Inputs, tally: Tally) -> Survey:
     rows, key = selected(rows, np.argsort(key, kind="stable")), np.sort(key, kind="stable")
     counts = {"n_tokens": rows.tokens, "sequences": rows.sequences, "blocks": rows.blocks}
     sizes = {name: np.diff(offsets) for name, offsets in counts.items()}
-    kept = records(rows)
+    kept = narrowed(records(rows))
     table = pa.table(
         {
             "row": rows.index,

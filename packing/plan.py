@@ -32,7 +32,9 @@ class Piece:
     `first_row` is the number (from 1) that the piece's first row has in its file `name`, `first_index` the one (from 0) over all pieces of
     the source; `field` is the spec's pointer of the source.
     `container` is `lines` (one binary column, a line a row, blank ones included), `columns` (the source's own columns) or `texts` (a file
-    a row: `id`, `data`). A piece of a dataset is no copy: `path` is the dataset's file in the store and `group` its row group.
+    a row: `id`, `data`). A piece of a dataset is no copy: `path` is the dataset's file in the store and `group` its row group. Nor is one
+    of lines that are there for one build: `file` is the source's file on this machine, `start` the byte where the piece begins, and
+    `digest` the CRC-32 of its `bytes`.
     """
 
     digest: str
@@ -45,6 +47,8 @@ class Piece:
     bytes: int
     path: str = ""
     group: int = 0
+    file: str = ""
+    start: int = 0
 
 
 class Inputs(Protocol):
@@ -60,18 +64,18 @@ class Inputs(Protocol):
         """The rows of a piece, checked against its digest."""
         ...
 
-    def kept(self, number: int, spans: NDArray[np.int64]) -> NDArray[np.int32]:
-        """What the survey of piece `number` kept, from start to stop of every row of `spans` int64 [n, 2], end to end."""
+    def kept(self, number: int, spans: NDArray[np.int64]) -> NDArray[np.uint16 | np.int32]:
+        """What the survey of piece `number` kept, from start to stop of every row of `spans` int64 [n, 2], end to end, in its type."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
     """What looking at one piece gave: a table for the plan, and numbers that builds will read again (tokens, so that a text is
-    tokenised once), int32 [n]."""
+    tokenised once), uint16 or int32 [n] (packing.kept)."""
 
     table: pa.Table
-    kept: NDArray[np.int32] | None = None
+    kept: NDArray[np.uint16 | np.int32] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from packing.chat_tokens import ChatTokens, offsets_of
-from packing.kept import checksums, read_kept
+from packing.kept import Kept, checksums, narrowed, read_kept
 from packing.plan import Inputs, Piece, Survey
 from packing.skipalign_tokens import Batch, concatenate
 
@@ -24,7 +24,7 @@ def keep(batches: Iterable[Batch], piece: Piece) -> Survey:
     count = piece.rows
     n_tokens, turns, blocks = (np.zeros(count, np.int32) for _ in range(3))
     checksum, ids = np.zeros(count, np.uint32), np.full(count, "", object)
-    kept = np.zeros(0, np.int32)
+    kept: Kept = np.zeros(0, np.uint16)
     documents = bool(found) and found[0].documents
     if found:
         batch = concatenate(found)
@@ -33,9 +33,10 @@ def keep(batches: Iterable[Batch], piece: Piece) -> Survey:
         turns[place] = np.diff(offsets_of(t.responses.astype(np.int64))[t.block_offsets])
         sizes = np.diff(t.offsets) + np.diff(t.block_offsets)
         of_token = _of_token(np.diff(t.offsets), np.diff(t.block_offsets))
-        kept = np.empty(len(of_token), np.int32)
-        kept[of_token] = np.where(t.trained, t.ids, ~t.ids)
-        kept[~of_token] = np.where(t.responses, t.lengths, ~t.lengths)
+        numbers = np.empty(len(of_token), np.int32)
+        numbers[of_token] = np.where(t.trained, t.ids, ~t.ids)
+        numbers[~of_token] = np.where(t.responses, t.lengths, ~t.lengths)
+        kept = narrowed(numbers)
         checksum[place] = checksums(kept, sizes)
         ids[place] = batch.ids
     columns = {"n_tokens": n_tokens, "turns": turns, "blocks": blocks, "checksum": checksum}

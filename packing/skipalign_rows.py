@@ -91,7 +91,9 @@ def flat_list(batch: pa.RecordBatch, name: str) -> tuple[NDArray[np.int64], pa.A
 
 def _equal(texts: pa.Array, text: str) -> NDArray[np.bool_]:
     """Which texts are this one, bool [n], without a Python object for each."""
-    return pc.call_function("equal", [texts, pa.scalar(text)]).fill_null(False).to_numpy(zero_copy_only=False)
+    return (
+        pc.call_function("equal", [texts, pa.scalar(text)]).fill_null(fill_value=False).to_numpy(zero_copy_only=False)
+    )
 
 
 class _Rows:

@@ -5,6 +5,8 @@ A piece keeps rows as they came: lines as bytes, Parquet rows as columns. What a
 
 from __future__ import annotations
 
+import hashlib
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ PIECE_BYTES = 8 * 1024 * 1024
 READ_BYTES = 8 * 1024 * 1024
 BATCH_ROWS = 256
 BOM = b"\xef\xbb\xbf"
+NEWLINE = 0x0A
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst", ".tex", ".org", ".adoc")
 """Names of files that are one document each, and no lines of JSON."""
 
@@ -55,6 +58,15 @@ def container_of(path: Path) -> str:
     return "gzip" if head[:2] == b"\x1f\x8b" else "plain"
 
 
+def holds_lines(path: Path, name: str) -> bool:
+    """Whether a source file is lines as they come, neither packed nor one text."""
+    return container_of(path) == "plain" and not _is_text(name)
+
+
+def _is_text(name: str) -> bool:
+    return name.lower().endswith(TEXT_SUFFIXES)
+
+
 def cut(path: Path, *, name: str, limits: Limits) -> Iterator[Cut]:
     """Cut a source file into runs of rows of at most about 8 MiB; raises SourceError where it cannot be decoded or is empty."""
     container = container_of(path)
@@ -62,7 +74,7 @@ def cut(path: Path, *, name: str, limits: Limits) -> Iterator[Cut]:
     try:
         if container == "parquet":
             found = _cut_parquet(path, name, limits)
-        elif name.lower().endswith(TEXT_SUFFIXES) and container == "plain":
+        elif container == "plain" and _is_text(name):
             found = _cut_text(path, name, limits)
         else:
             found = _cut_lines(path, container, name, limits)
@@ -73,8 +85,7 @@ def cut(path: Path, *, name: str, limits: Limits) -> Iterator[Cut]:
         message = f"{name} cannot be read as {container}: it is damaged or cut short ({error})"
         raise SourceError(message, param=name) from error
     if not rows:
-        message = f"{name} is empty: a source has at least one row"
-        raise SourceError(message, param=name)
+        raise _empty(name)
 
 
 def cut_texts(files: Iterable[tuple[str, bytes]]) -> Iterator[Cut]:
@@ -105,11 +116,93 @@ def _cut_text(path: Path, name: str, limits: Limits) -> Iterator[Cut]:
     yield from cut_texts([(name, path.read_bytes().removeprefix(BOM))] if path.stat().st_size else [])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A run of lines as it lies in a plain file: its first byte, its bytes, its rows and the number (from 1) of the first, its CRC-32."""
+
+    start: int
+    bytes: int
+    first_row: int
+    rows: int
+    checksum: int
+
+
+class _Runs:
+    """Runs of lines as they are found, block by block."""
+
+    def __init__(self) -> None:
+        self.found: list[Run] = []
+        self.row = 1
+        self.held = 0
+        self._start = self._rows = self._checksum = 0
+        self._open = False
+
+    def passed(self, count: int) -> None:
+        """Pass over bytes that belong to no run."""
+        self._start += count
+
+    def take(self, part: memoryview) -> None:
+        """Take bytes into the run that is open."""
+        if len(part):
+            self.held += len(part)
+            self._checksum = zlib.crc32(part, self._checksum)
+            self._rows += int(np.count_nonzero(np.frombuffer(part, np.uint8) == NEWLINE))
+            self._open = part[-1] != NEWLINE
+
+    def close(self) -> None:
+        """The run ends, with its last line whether that has a newline or not."""
+        rows = self._rows + self._open
+        run = Run(start=self._start, bytes=self.held, first_row=self.row, rows=rows, checksum=self._checksum)
+        self.found.append(run)
+        self.row, self._start = self.row + rows, self._start + self.held
+        self.held = self._rows = self._checksum = 0
+
+
+def runs_of_lines(path: Path, *, name: str, limits: Limits) -> tuple[list[Run], str, int]:
+    """Where the runs of lines that `cut` would give lie in a plain file, with the sha256 (hexadecimal) and the bytes of all of it: read
+    once, nothing kept. Raises SourceError where a line is too long or there is none."""
+    digest, size, runs = hashlib.sha256(), 0, _Runs()
+    most = _most(path.stat().st_size, limits)
+    for block in _blocks(path, "plain"):
+        digest.update(block)
+        mark = len(BOM) if not size and block.startswith(BOM) else 0
+        runs.passed(mark)
+        size += len(block)
+        if size - mark > most:
+            raise _grown(name, most)
+        end = block.rfind(b"\n", mark) + 1
+        cuts = end > 0 and runs.held + len(block) - mark >= PIECE_BYTES
+        view, end = memoryview(block), end if cuts else mark
+        if cuts:
+            runs.take(view[mark:end])
+            runs.close()
+        runs.take(view[end:])
+        if runs.held > limits.line_bytes:
+            raise _endless(name, runs.row, limits)
+    if runs.held:
+        runs.close()
+    if not runs.found:
+        raise _empty(name)
+    return runs.found, digest.hexdigest(), size
+
+
 def _blocks(path: Path, container: str) -> Iterator[bytes]:
     compression = None if container == "plain" else container
     with pa.input_stream(str(path), compression=compression) as stream:
         while block := stream.read(READ_BYTES):
             yield bytes(block)
+
+
+def _grown(name: str, most: int) -> SourceError:
+    return SourceError(f"{name} grows to more than {most} bytes when unpacked, more than a source may", param=name)
+
+
+def _endless(name: str, row: int, limits: Limits) -> SourceError:
+    return SourceError(f"{name}, row {row}: a line of more than {limits.line_bytes} bytes", param=f"{name}:{row}")
+
+
+def _empty(name: str) -> SourceError:
+    return SourceError(f"{name} is empty: a source has at least one row", param=name)
 
 
 def _cut_lines(path: Path, container: str, name: str, limits: Limits) -> Iterator[Cut]:
@@ -120,8 +213,7 @@ def _cut_lines(path: Path, container: str, name: str, limits: Limits) -> Iterato
             block = block.removeprefix(BOM)
         total += len(block)
         if total > most:
-            message = f"{name} grows to more than {most} bytes when unpacked, more than a source may"
-            raise SourceError(message, param=name)
+            raise _grown(name, most)
         pending += block
         if len(pending) < PIECE_BYTES:
             continue
@@ -131,21 +223,23 @@ def _cut_lines(path: Path, container: str, name: str, limits: Limits) -> Iterato
             yield piece
             row, pending = row + piece.table.num_rows, pending[end:]
         if len(pending) > limits.line_bytes:
-            message = f"{name}, row {row}: a line of more than {limits.line_bytes} bytes"
-            raise SourceError(message, param=f"{name}:{row}")
+            raise _endless(name, row, limits)
     if pending:
         yield _lines(pending, row)
 
 
 def _lines(data: bytes, first_row: int) -> Cut:
-    """Lines with their newlines, as one binary column over the very bytes that were read."""
-    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == 0x0A) + 1
+    return Cut(container="lines", first_row=first_row, table=lines_table(data), bytes=len(data))
+
+
+def lines_table(data: bytes) -> pa.Table:
+    """Lines with their newlines, as one binary column, `line`, over the very bytes that were read."""
+    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == NEWLINE) + 1
     if not len(ends) or ends[-1] != len(data):
         ends = np.append(ends, len(data))
     offsets = np.concatenate([np.zeros(1, np.int64), ends.astype(np.int64)])
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
-    lines = pa.Array.from_buffers(pa.large_binary(), len(ends), buffers)
-    return Cut(container="lines", first_row=first_row, table=pa.table({"line": lines}), bytes=len(data))
+    return pa.table({"line": pa.Array.from_buffers(pa.large_binary(), len(ends), buffers)})
 
 
 def _cut_parquet(path: Path, name: str, limits: Limits) -> Iterator[Cut]:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, Valida
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from packing.spec import CommonSpec, StrictModel
+from synth.tables.fit import SPARE_ROWS
 from synth.tables.outline import FEWEST_ROWS, KEY_FIRST, QUESTION_FIRST, Mix, Small, able_columns
 from synth.tables.render.formats import FORMATS
 from synth.tables.schemas.catalogue import SCHEMAS
@@ -69,7 +70,7 @@ class SmallTables(StrictModel):
 
     columns: Columns = Columns()
     sorts: Annotated[list[ColumnSort], Field(min_length=1)] = Field(default_factory=lambda: list(SORTS_OF_COLUMNS))
-    least_rows: Annotated[int, Field(ge=2, le=FEWEST_ROWS)] = FEWEST_ROWS
+    least_rows: Annotated[int, Field(ge=2, le=SPARE_ROWS // 2)] = FEWEST_ROWS
     most_rows: Annotated[int, Field(ge=2, le=LONGEST)] | None = None
 
     @model_validator(mode="after")

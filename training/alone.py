@@ -11,9 +11,9 @@ from transformers import PreTrainedModel
 
 FILLED = 0.8
 """Share of a group's places that tokens take at least: sequences of like lengths go together, and the rest is padding."""
-SCORES = 1 << 18
-"""Scores (sequences times length times length) of a group at most, where it is more than one sequence: these models make them all,
-and on a CPU more of them leave its caches (1 << 22 took a fifth more processor time, no less than one sequence a call)."""
+SCORES = 1 << 17
+"""Scores of a head (sequences times length times length) that a group of more than one sequence has at most. These models make them all,
+and four times as many take a fifth longer on a CPU, for they leave its caches."""
 
 
 def hidden_states_alone(model: PreTrainedModel, input_ids: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,7 @@ from typing import IO, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from packing.dataset.digest import ContentDigest
 from packing.dataset.schema import SPLIT_COLUMNS
@@ -136,10 +137,24 @@ def write_shard(batches: Iterable[pa.RecordBatch], schema: pa.Schema, sink: IO[b
     )
 
 
-def _row_tokens(table: pa.Table | pa.RecordBatch) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _row_tokens(table: pa.Table | pa.RecordBatch) -> NDArray[np.int64]:
     if "n_tokens" not in table.schema.names:
         return np.zeros(table.num_rows, np.int64)
     return table.column("n_tokens").to_numpy().astype(np.int64)
+
+
+def group_ends(tokens: NDArray[np.int64]) -> list[int]:
+    """Where row groups end among rows of so many `tokens` int64 [R], the first of which begins a group; the last end is R."""
+    ends = [0]
+    while ends[-1] < len(tokens):
+        ends.append(ends[-1] + _fitting(tokens[ends[-1] : ends[-1] + GROUP_ROWS], 0, 0))
+    return ends[1:]
+
+
+def _fitting(tokens: NDArray[np.int64], rows: int, held: int) -> int:
+    """How many of the rows at hand, of so many `tokens` int64 [R] each, go into a group that has `rows` rows and `held` tokens."""
+    fits = int(np.searchsorted(np.cumsum(tokens) + held, GROUP_TOKENS, side="left")) + 1
+    return min(fits, GROUP_ROWS - rows, len(tokens))
 
 
 def row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterable[pa.Table]:
@@ -150,12 +165,10 @@ def row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterable
         sizes = _row_tokens(batch)
         start = 0
         while start < batch.num_rows:
-            ends = np.cumsum(sizes[start:]) + pending_tokens
-            fits = int(np.searchsorted(ends, GROUP_TOKENS, side="left")) + 1
-            take = min(fits, GROUP_ROWS - pending_rows, batch.num_rows - start)
+            take = _fitting(sizes[start:], pending_rows, pending_tokens)
             pending.append(batch.slice(start, take))
             pending_rows += take
-            pending_tokens = int(ends[take - 1])
+            pending_tokens += int(sizes[start : start + take].sum())
             start += take
             if pending_rows >= GROUP_ROWS or pending_tokens >= GROUP_TOKENS:
                 yield pa.Table.from_batches(pending, schema).combine_chunks()

@@ -6,6 +6,7 @@ import hashlib
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -46,10 +47,14 @@ class Assembly:
         return f"{self.target}/{name}" if self.target else name
 
 
+installed = cache(version)
+"""The version of an installed distribution, whose metadata take a millisecond to read."""
+
+
 def versions() -> dict[str, str]:
     """What made a dataset, as far as its bytes can depend on it."""
     names = ("longweave", "numpy", "pyarrow", "tokenizers", "fastokens", "faker")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+    return {"python": platform.python_version(), **{name: installed(name) for name in names}}
 
 
 def fingerprint(spec: CommonSpec, sources: Mapping[str, SourceRecord], tokenizer: TokenizerRecord) -> str:
@@ -60,7 +65,7 @@ def fingerprint(spec: CommonSpec, sources: Mapping[str, SourceRecord], tokenizer
         _set(value, f"{place}/tokenizer", tokenizer.digest)
     for pointer, record in sources.items():
         _set(value, pointer, record.digest)
-    about = {"spec": value, "format": manifests.FORMAT_VERSION, "version": version("longweave")}
+    about = {"spec": value, "format": manifests.FORMAT_VERSION, "version": installed("longweave")}
     return hashlib.sha256(canonical_json(about)).hexdigest()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from packing.kept import Kept
 from packing.plan import Inputs, Piece, Tally
 from packing.spec import CommonSpec
 from packing.tokenizers import Tokenizer
@@ -31,9 +32,9 @@ class SampleInputs:
     def __init__(self, inputs: StoreInputs, parts: Mapping[str, pa.Table], *, most: int) -> None:
         self._inputs = inputs
         self._parts = parts
-        self._kept: dict[int, NDArray[np.int32]] = {}
-        firsts = {piece.field: piece for piece in reversed(inputs.pieces)}
-        self._pieces = tuple(_shortened(piece, most) for _, piece in sorted(firsts.items())) + tuple(
+        self._kept: dict[int, Kept] = {}
+        self._firsts = {piece.field: piece for piece in reversed(inputs.pieces)}
+        self._pieces = tuple(_shortened(piece, most) for _, piece in sorted(self._firsts.items())) + tuple(
             _whole(field, table) for field, table in parts.items()
         )
 
@@ -51,17 +52,17 @@ class SampleInputs:
         """The piece's first rows."""
         if piece.field in self._parts:
             return self._parts[piece.field]
-        return self._inputs.read(piece).slice(0, piece.rows)
+        return self._inputs.read(self._firsts[piece.field]).slice(0, piece.rows)
 
-    def keep(self, number: int, kept: NDArray[np.int32] | None) -> None:
+    def keep(self, number: int, kept: Kept | None) -> None:
         """Hold what the survey of a piece kept."""
         if kept is not None:
             self._kept[number] = kept
 
-    def kept(self, number: int, spans: NDArray[np.int64]) -> NDArray[np.int32]:
+    def kept(self, number: int, spans: NDArray[np.int64]) -> Kept:
         """What the survey of a piece kept, from start to stop of every span, end to end."""
-        parts = [self._kept[number][start:stop] for start, stop in spans.tolist()]
-        return np.concatenate([*parts, np.zeros(0, np.int32)])
+        kept = self._kept[number]
+        return np.concatenate([kept[start:stop] for start, stop in spans.tolist()] or [kept[:0]])
 
 
 def _shortened(piece: Piece, most: int) -> Piece:

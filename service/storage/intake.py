@@ -16,7 +16,7 @@ from packing.dataset.errors import SourceError
 from packing.dataset.reader import check_file, file_digest, read_manifest
 from packing.plan import FIRST_REASONS, Piece
 from packing.records import unusable
-from packing.sources import TEXT_SUFFIXES, Cut, Limits, cut, cut_texts
+from packing.sources import TEXT_SUFFIXES, Cut, Limits, cut, cut_texts, holds_lines, runs_of_lines
 from service.storage.datasets import TOKEN_COLUMN, files_digest, split_files
 from service.storage.objects import Objects
 from service.storage.source_record import SourceRecord, piece_path
@@ -29,9 +29,11 @@ def take_in(
 ) -> SourceRecord:
     """Cut one file (JSONL plain, .gz or .zst, or Parquet) into pieces below `prefix`; raises SourceError where it cannot be decoded.
 
-    A source in `passing` goes with the build it is for: its pieces are not packed, and nobody asks what rows of it are of no use
-    before the build says so.
+    A source in `passing` goes with the build it is for: its pieces are not packed, lines of a plain file stay where they are, and nobody
+    asks what rows of it are of no use before the build says so.
     """
+    if passing and holds_lines(local, name):
+        return _left_in_place(local, name=name, prefix=prefix, limits=limits or Limits())
     with local.open("rb") as stream:
         digest, size = file_digest(stream)
     pieces: list[Piece] = []
@@ -49,6 +51,29 @@ def take_in(
     return SourceRecord(
         digest=digest, name=name, bytes=size, rows=rows, prefix=prefix, pieces=tuple(pieces), problems=problems
     )
+
+
+def _left_in_place(local: Path, *, name: str, prefix: str, limits: Limits) -> SourceRecord:
+    """A plain file of lines, read through once to know where its pieces lie; builds read them there."""
+    file = str(local.resolve())
+    runs, digest, size = runs_of_lines(local, name=name, limits=limits)
+    pieces = tuple(
+        Piece(
+            digest=f"{run.checksum:08x}",
+            container="lines",
+            field="",
+            name=name,
+            first_row=run.first_row,
+            first_index=run.first_row - 1,
+            rows=run.rows,
+            bytes=run.bytes,
+            file=file,
+            start=run.start,
+        )
+        for run in runs
+    )
+    rows = sum(run.rows for run in runs)
+    return SourceRecord(digest=digest, name=name, bytes=size, rows=rows, prefix=prefix, pieces=pieces)
 
 
 def take_in_path(

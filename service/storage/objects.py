@@ -6,6 +6,7 @@ Commit is create-if-absent and nothing else; see `Objects.create`.
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -112,16 +113,20 @@ class Objects:
 
     def read_ranges(self, path: str, starts: Sequence[int], ends: Sequence[int]) -> list[bytes]:
         """Many ranges of one object, the near ones fetched together; raises FileNotFoundError, and EOFError where it is shorter."""
+        folder = self.folder
+        parts = self._read_there(path, starts, ends) if folder is None else _read_here(folder / path, starts, ends)
+        if any(len(part) != end - start for part, start, end in zip(parts, starts, ends, strict=True)):
+            raise EOFError(path)
+        return parts
+
+    def _read_there(self, path: str, starts: Sequence[int], ends: Sequence[int]) -> list[bytes]:
         try:
-            parts = [bytes(part) for part in obstore.get_ranges(self._store, path, starts=starts, ends=ends)]
+            return [bytes(part) for part in obstore.get_ranges(self._store, path, starts=starts, ends=ends)]
         except BaseException as error:
             # obstore panics where a range begins behind the end, and a panic is no Exception
             if type(error).__name__ != "PanicException" and not self._shorter(path, ends):
                 raise
             raise EOFError(path) from error
-        if any(len(part) != end - start for part, start, end in zip(parts, starts, ends, strict=True)):
-            raise EOFError(path)
-        return parts
 
     def _shorter(self, path: str, ends: Sequence[int]) -> bool:
         try:
@@ -149,9 +154,10 @@ class Objects:
         """
         with space_needed(path):
             crash_point("object_write")
+            if self.folder is not None:
+                _write_beside(self.folder / path, data, durable=durable)
+                return
             obstore.put(self._store, path, data, attributes=self._attributes)
-            if durable:
-                self._settle(path)
 
     def write_file(self, path: str, local: Path) -> None:
         """Write an object from a local file, whole or not at all. Raises InsufficientStorageError."""
@@ -279,11 +285,46 @@ class Objects:
         if folder is None:
             return
         for place in (folder / path, (folder / path).parent):
-            handle = os.open(place, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            _flush(place)
+
+
+def _flush(place: Path) -> None:
+    """What is written in a file or directory survives a power cut from here on."""
+    handle = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _read_here(place: Path, starts: Sequence[int], ends: Sequence[int]) -> list[bytes]:
+    """Ranges of a local file, as far as it reaches: a shard reads a short one in every piece, and a thread's detour costs more than it."""
+    with place.open("rb", buffering=0) as stream:
+        return [os.pread(stream.fileno(), end - start, start) for start, end in zip(starts, ends, strict=True)]
+
+
+def _write_beside(place: Path, data: bytes | memoryview, *, durable: bool) -> None:
+    """Write a local file beside its place and rename it: obstore does the same by way of a thread of its own, which costs ten times as
+    much for a small one. The name is one that obstore takes for half a file and does not list."""
+    partial = place.with_name(f"{place.name}#{secrets.randbits(60)}")
+    try:
+        try:
+            stream = partial.open("xb", buffering=0)
+        except FileNotFoundError:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            stream = partial.open("xb", buffering=0)
+        with stream:
+            view = memoryview(data).cast("B")
+            while view:
+                view = view[stream.write(view) :]
+            if durable:
+                os.fsync(stream.fileno())
+        partial.replace(place)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    if durable:
+        _flush(place.parent)
 
 
 def _prune(place: Path, root: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from operator import itemgetter
 
 import numpy as np
@@ -34,7 +35,7 @@ from synth.tables.lengths import TokenCounter, adjusted, shortest
 from synth.tables.outline import Mix, Outline, draw
 from synth.tables.render.format import Format
 from synth.tables.schema import Schema
-from synth.tables.table import Tables
+from synth.tables.table import Table, Tables
 from synth.values.pools import Split
 
 ATTEMPTS = 24
@@ -48,6 +49,9 @@ GUESSED_FROM = 64
 SECOND_ROWS = (5, 240)
 FIRST_OF_OUTLINE, FIRST_OF_OPENING, FIRST_OF_QUESTION = 32, 2, 24
 """Numbers that are drawn at once for many conversations: as many as most of them take."""
+SPARE_ROWS = 32
+"""Candidate rows beyond those that a length may need. A small table may be asked to have half as many at least: some fall out as
+duplicates."""
 NARROWER = 2
 """How much narrower than its schema's mean a column of a small table may be."""
 
@@ -118,7 +122,7 @@ def _sizes(counter: TokenCounter, outline: Outline, split: Split, *, row: int, a
     per_row = row_tokens(counter, outline.schema, outline.locale, outline.format, split)
     if _is_small(outline):
         per_row *= len(outline.order) / len(outline.schema.main.fields) / NARROWER
-        count = int(target / per_row * 1.15) + 32
+        count = int(target / per_row * 1.15) + SPARE_ROWS
     else:
         rows = max(target - expected_tokens(outline, counter), 0) / per_row
         if outline.second and outline.schema.second is not None:
@@ -178,8 +182,7 @@ def _row_guess(
     """Of a fixed sample of rows of the main table: mean tokens, mean characters, and tokens for a character more (least squares)."""
     key = (schema.id, locale, form.name, form.between, split)
     if (*key, "mean") not in counter.remembered:
-        sample = Generator.alone(schema, rows=SAMPLE_ROWS, second=None, locale=locale, split=split)
-        rows = form.rows(sample.tables().main)
+        rows = form.rows(_sample(schema, locale, split))
         tokens, characters = counter.rows(rows, form).astype(float), np.array(list(map(len, rows)), float)
         mean, apart = float(characters.mean()), characters - characters.mean()
         slope = float((apart * tokens).sum() / max(float((apart * apart).sum()), 1.0))
@@ -187,6 +190,12 @@ def _row_guess(
             counter.remembered[*key, name] = value
     mean, characters, slope = (counter.remembered[*key, name] for name in ("mean", "characters", "slope"))
     return mean, characters, slope
+
+
+@lru_cache(maxsize=4)
+def _sample(schema: Schema, locale: str, split: Split) -> Table:
+    """The rows that are looked at, made once for all formats."""
+    return Generator.alone(schema, rows=SAMPLE_ROWS, second=None, locale=locale, split=split).tables().main
 
 
 def _is_small(outline: Outline) -> bool:

@@ -69,3 +69,11 @@ def test_tokens_find_room_where_there_is_none():
         found, filled = corpus_tokens._put(found, filled, np.arange(start, end, dtype=np.int32))
     assert found[:filled].tolist() == list(range(30))
     assert found.dtype == np.int32
+
+
+def test_special_tokens_are_found_wherever_they_are_spelled(builtin):
+    for special in builtin.special:
+        assert builtin.spells_special(f"before <| and {special}behind")
+        assert not builtin.spells_special(f"before <| and {special[:-1]}, {special[1:]} behind")
+    assert not builtin.spells_special("a < b, and not more")
+    assert not builtin.spells_special("")

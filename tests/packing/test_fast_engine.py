@@ -63,7 +63,7 @@ class Wrong(FastEngine):
         found = super().encode(texts)
         if found is None:
             return None
-        ids, offsets = found
+        ids, offsets = found[0].copy(), found[1]
         for i, text in enumerate(texts):
             if "sensors" in text:
                 ids[offsets[i]] += 1

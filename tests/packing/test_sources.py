@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
+import zlib
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,10 +15,13 @@ from packing import sources
 from packing.bare_rows import Bare
 from packing.dataset.errors import SourceError
 from packing.records import Rejected, conversations
-from packing.sources import Limits, container_of, cut
+from packing.sources import Limits, container_of, cut, lines_table, runs_of_lines
 from packing.spec import Columns
+from service.engine.inputs import StoreInputs
+from service.engine.tokenizers import find_tokenizer
 from service.storage.intake import take_in, take_in_path
 from service.storage.objects import Objects
+from service.storage.source_record import SourceRecord
 
 TALK = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
 LINES = [json.dumps({"id": f"r{i}", "messages": TALK}).encode() for i in range(500)]
@@ -46,6 +51,42 @@ def test_lines_come_back_from_every_container(tmp_path, monkeypatch, container, 
     assert len(cuts) > 20
     assert b"".join(lines_of(path)) == data
     assert [c.first_row for c in cuts] == [1 + sum(p.table.num_rows for p in cuts[:i]) for i in range(len(cuts))]
+
+
+@pytest.mark.parametrize("read", [1000, 1717])
+@pytest.mark.parametrize("ending", [b"\n", b"", b"\n\n", b"\n" + b"x" * 2500])
+@pytest.mark.parametrize("mark", [b"", sources.BOM])
+def test_runs_of_lines_are_the_pieces_that_a_plain_file_is_cut_into(tmp_path, monkeypatch, mark, ending, read):
+    monkeypatch.setattr(sources, "PIECE_BYTES", 1000)
+    monkeypatch.setattr(sources, "READ_BYTES", read)
+    path = tmp_path / "plain.jsonl"
+    path.write_bytes(mark + b"\n".join(LINES) + ending)
+    data, cuts = path.read_bytes(), pieces(path)
+    runs, digest, size = runs_of_lines(path, name=path.name, limits=Limits())
+    assert (digest, size) == (hashlib.sha256(data).hexdigest(), len(data))
+    assert [(r.first_row, r.rows, r.bytes) for r in runs] == [(c.first_row, c.table.num_rows, c.bytes) for c in cuts]
+    found = [data[run.start : run.start + run.bytes] for run in runs]
+    assert [lines_table(part) for part in found] == [c.table for c in cuts]
+    assert [run.checksum for run in runs] == list(map(zlib.crc32, found))
+    assert len(runs) > 20
+
+
+def test_runs_of_lines_are_refused_as_pieces_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "PIECE_BYTES", 100)
+    monkeypatch.setattr(sources, "READ_BYTES", 100)
+    path = tmp_path / "plain.jsonl"
+    for data, limits in (
+        (b"", Limits()),
+        (sources.BOM, Limits()),
+        (b"short\n" + b"x" * 1000, Limits(line_bytes=500)),
+        (LINES[0] * 100, Limits(bytes=1000)),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(SourceError) as by_cut:
+            pieces(path, limits)
+        with pytest.raises(SourceError) as by_runs:
+            runs_of_lines(path, name=path.name, limits=limits)
+        assert by_runs.value.message == by_cut.value.message
 
 
 def test_several_frames_and_members_are_one_file(tmp_path):
@@ -253,7 +294,7 @@ def test_an_upload_of_texts_has_no_problems(tmp_path):
 
 def test_what_stays_is_packed_and_looked_through_and_what_passes_is_neither(tmp_path):
     path = tmp_path / "a.jsonl"
-    path.write_bytes(b"\n".join([*LINES[:10], b"bad"]))
+    path.write_bytes(gzip.compress(b"\n".join([*LINES[:10], b"bad"])))
     stays = take_in(path, name="a", objects=Objects.local(tmp_path / "stays"), prefix="p")
     passes = take_in_path(path, objects=Objects.local(tmp_path / "passes"), prefix="p")
     codecs = [
@@ -264,3 +305,37 @@ def test_what_stays_is_packed_and_looked_through_and_what_passes_is_neither(tmp_
     assert stays.problems["count"] == 1
     assert passes.problems["count"] == 0
     assert (stays.digest, stays.rows) == (passes.digest, passes.rows)
+
+
+def test_plain_lines_that_pass_are_left_where_they_are(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\n".join(LINES))
+    objects = Objects.local(tmp_path / "s")
+    passes = take_in_path(path, objects=objects, prefix="p")
+    stays = take_in(path, name="a.jsonl", objects=objects, prefix="p")
+    assert [(p.file, p.start, p.bytes) for p in passes.pieces] == [(str(path), 0, path.stat().st_size)]
+    assert [p.file for p in stays.pieces] == [""]
+    assert (passes.digest, passes.rows, passes.bytes) == (stays.digest, stays.rows, stays.bytes)
+    assert SourceRecord.from_json(json.loads(json.dumps(passes.to_json()))) == passes
+    there, copied = (StoreInputs(objects, {"/source": record}, find_tokenizer("builtin")) for record in (passes, stays))
+    assert there.read(there.pieces[0]) == copied.read(copied.pieces[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes().replace(b"r7", b"r8", 1)), "has changed since"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "has changed since"),
+        (lambda path: path.unlink(), "cannot be read any more"),
+    ],
+)
+def test_lines_that_change_while_they_are_built_from_are_noticed(tmp_path, change, what):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\n".join(LINES))
+    objects = Objects.local(tmp_path / "s")
+    inputs = StoreInputs(
+        objects, {"/source": take_in_path(path, objects=objects, prefix="p")}, find_tokenizer("builtin")
+    )
+    change(path)
+    with pytest.raises(SourceError, match=what):
+        inputs.read(inputs.pieces[0])

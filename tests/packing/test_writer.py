@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 
 import numpy as np
 import pyarrow as pa
@@ -79,6 +80,20 @@ def test_row_groups_are_bounded_by_rows_and_tokens(monkeypatch):
         assert tokens[:-1].sum() < 500
         start += size
     assert start == 400
+
+
+def test_a_batch_that_is_a_row_group_is_written_as_it_lies(monkeypatch):
+    monkeypatch.setattr(writer, "GROUP_TOKENS", 100)
+    monkeypatch.setattr(writer, "GROUP_ROWS", 7)
+    batch = rows(400)
+    ends = writer.group_ends(batch.column("n_tokens").to_numpy().astype(np.int64))
+    groups = list(writer.row_groups([batch.slice(0, 90), batch.slice(90)], SCHEMA))
+    assert [group.num_rows for group in groups] == np.diff([0, *ends]).tolist()
+    assert len(set(np.diff([0, *ends]).tolist())) > 2  # some by rows, some by tokens, a rest
+    parts = [batch.slice(a, b - a) for a, b in itertools.pairwise([0, *ends])]
+    for part, group in zip(parts, writer.row_groups(parts, SCHEMA), strict=True):
+        at = part.column("input_ids").values.buffers()[1].address
+        assert group.column("input_ids").chunk(0).values.buffers()[1].address == at
 
 
 def test_columns_are_encoded_as_measured():

@@ -22,7 +22,7 @@ from service.engine.shard_task import run_task
 from service.engine.tokenizers import find_tokenizer
 from service.faults import VARIABLE
 from service.kinds import spec_of
-from service.storage.intake import take_in_path
+from service.storage.intake import take_in, take_in_path
 from service.storage.objects import Objects
 from tests.conftest import conversation, write_lines
 
@@ -226,7 +226,7 @@ def test_a_piece_that_changed_in_the_store_is_noticed(talks, tmp_path):
     out = tmp_path / "out"
     objects = Objects.local(out)
     spec = spec_of({"kind": "skipalign", "source": {"path": str(talks)}, **FIELDS})
-    record = take_in_path(talks, objects=objects, prefix="pieces")
+    record = take_in(talks, name="talks.jsonl", objects=objects, prefix="pieces")
     path = next((out / "pieces").iterdir())
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     with pytest.raises(SourceError, match="damaged in the store"):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from service.problems import InsufficientStorageError
 from service.storage.objects import Objects
 
 
@@ -47,6 +48,39 @@ def test_so_is_a_file_that_is_written_in_pieces(tmp_path, asked):
         stream.write(b"rows")
     assert asked[:2] == ["flush file", "place"]
     assert "flush directory" in asked[2:]
+
+
+def test_so_is_an_object_written_at_once_unless_it_need_not_last(tmp_path, asked):
+    objects = Objects.local(tmp_path)
+    objects.write("work/job/header.json", memoryview(b"header"))
+    assert asked == ["flush file", "place", "flush directory"]
+    objects.write("work/job/header.json", b"mark", durable=False)
+    assert asked[3:] == ["place"]
+    assert objects.read("work/job/header.json") == b"mark"
+
+
+def test_a_write_that_fails_leaves_what_stood_there_and_nothing_beside_it(tmp_path, monkeypatch):
+    objects = Objects.local(tmp_path)
+    objects.write("work/job/header.json", b"before")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InsufficientStorageError, match=r"no space left for work/job/header\.json"):
+        objects.write("work/job/header.json", b"behind")
+    assert objects.read("work/job/header.json") == b"before"
+    assert [path.name for path in (tmp_path / "work/job").iterdir()] == ["header.json"]
+
+
+def test_half_a_write_that_a_killed_process_left_is_no_object(tmp_path, monkeypatch):
+    objects = Objects.local(tmp_path)
+    left = []
+    monkeypatch.setattr(Path, "replace", lambda self, place: left.append(self.rename(self.with_name(self.name))))
+    objects.write("work/job/header.json", b"half")
+    assert len(left) == 1
+    assert left[0].read_bytes() == b"half"
+    assert objects.list("work") == []
 
 
 def test_what_goes_while_a_prefix_is_removed_keeps_nothing_else_alive(tmp_path, monkeypatch):

@@ -163,6 +163,7 @@ def test_shares_are_those_asked_for(tmp_path):
             "min (3) is above max (2)",
         ),
         ({"tasks": {"row": 1}, "small_tables": {"least_rows": 1}}, "/small_tables/least_rows", "equal to 2"),
+        ({"tasks": {"row": 1}, "small_tables": {"least_rows": 17}}, "/small_tables/least_rows", "equal to 16"),
         (
             {"tasks": {"row": 1}, "small_tables": {"least_rows": 3, "most_rows": 2}},
             "/small_tables",
@@ -389,6 +390,7 @@ def test_a_preview_shows_rows_at_once(tmp_path, capsys):
         ((2, 2), ("number",), (2, None), 1.0),
         ((2, 2), ("number",), (2, 2), 1.0),
         ((2, 2), ("number",), (2, 4), 1.0),
+        ((2, 2), ("number",), (16, 16), 1.0),
         ((3, 4), ("category", "date"), (6, None), 0.0),
     ],
 )
@@ -399,7 +401,7 @@ def test_small_tables_have_the_columns_and_rows_they_are_to(columns, sorts, rows
     schemas = {"patients": 1, "flights": 1} if columns == (2, 2) else {"sensors": 1, "ledger": 1}
     fields = {"tasks": {"lookup": 2, "row": 1}, "schemas": schemas, "locales": {"en_US": 1}}
     shape = {"key_first": key_first, "question_first": 0.0, "turns": {"min": 2, "max": 2}, "reasoning": 1.0}
-    length = [520] if columns == (2, 2) else [900]
+    length = [900 if columns != (2, 2) else 1200 if least == 16 else 520]
     folder = build(tmp_path / "set", samples=60, length=length, small_tables=small, **fields, **shape)
     assert recompute(folder, verify(folder)) == 120
     seen, first, heights = set(), set(), set()

@@ -42,4 +42,4 @@ def test_groups_are_filled_and_bounded_and_hold_every_sequence_once(lengths):
         assert tokens >= FILLED * longest * len(group)
         assert len(group) == 1 or len(group) * longest**2 <= SCORES
     if len(lengths) > 100:
-        assert len(groups) < len(lengths) / 10
+        assert len(groups) < len(lengths) / 5
