@@ -62,9 +62,10 @@ fuzz: $(INSTALLED)
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py $(if $(ONCE),--once)
 
-# A tiny model, drawn at random, learns to find pass keys in our probes: a few minutes on a CPU. SEED=1 draws another.
+# Tiny models, drawn at random, learn to find pass keys in our probes and rows in our tables: minutes on a CPU. SEED=1 draws others.
 study: $(INSTALLED)
 	$(BIN)/python scripts/study.py --out study/seed-$(or $(SEED),0) --seed $(or $(SEED),0)
+	$(BIN)/python scripts/study_lookups.py --out study/seed-$(or $(SEED),0) --seed $(or $(SEED),0)
 
 # The long form of tests/faults: kills, sleepers and damage, with figures; the better part of an hour.
 faults: $(INSTALLED)

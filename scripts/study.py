@@ -1,4 +1,4 @@
-"""`make study`: a tiny model, drawn at random, learns to find pass keys in our probes, on a CPU in minutes.
+"""`make study`, first part: a tiny model, drawn at random, learns to find pass keys in our probes, on a CPU in minutes.
 
 Builds probes of the kind `needle`, trains a Llama of 0.2 M parameters on them with the bundled worker, and asks it for the pass
 keys of the other split before and after. Everything goes through the commands a user has, and every spec and config stays below
@@ -164,11 +164,11 @@ def texts_of(dataset: Path) -> Iterator[str]:
             yield from (message["content"] for message in messages)
 
 
-def train_tokenizer(texts: Iterator[str], out: Path) -> None:
+def train_tokenizer(texts: Iterator[str], out: Path, split: str = SPLIT) -> None:
     """A byte-level BPE in which the texts' words and all numbers of two and three digits are tokens, with the builtin chat template."""
     numbers = " ".join(f"{number:0{digits}}" for digits in (2, 3) for number in range(10**digits))
     tokenizer = trained(
-        [*texts, *[numbers] * NUMBERS], split=SPLIT, vocabulary=VOCABULARY, special_tokens=SPECIAL_TOKENS
+        [*texts, *[numbers] * NUMBERS], split=split, vocabulary=VOCABULARY, special_tokens=SPECIAL_TOKENS
     )
     out.mkdir(parents=True, exist_ok=True)
     config = json.loads((BUILTIN / "tokenizer_config.json").read_text(encoding="utf-8"))
