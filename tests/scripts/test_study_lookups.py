@@ -1,4 +1,5 @@
-"""The lookup study's short form: a model drawn at random finds rows in tables of two that it has never seen, by greedy decoding."""
+"""The lookup study's short form, its first stage: a model drawn at random tells the right row of two in tables it has never seen, by
+greedy decoding. The long form goes on to 0.95 of four rows."""
 
 from __future__ import annotations
 
@@ -25,17 +26,17 @@ def test_a_tiny_model_learns_to_look_rows_up(tmp_path: Path):
     study = tmp_path / "short-lookups"
     lines = json.loads((study / "recall.json").read_text())
     assert lines[0] == ["before", {"2": 0.0}]
-    assert lines[-1][1]["2"] >= 0.95
+    assert lines[-1][1]["2"] >= 0.7  # blindly half of them; of 200 that many are six deviations from it
     assert f"| {lines[-1][0]} | {lines[-1][1]['2']:.3f} |" in done.stdout
 
     asked = tables(study / "data" / "asked-2")
-    learnt = tables(study / "data" / "short")
+    learnt = tables(study / "data" / "two")
     assert len(asked) == ASKED
-    assert len(learnt) == 8000
+    assert len(learnt) == 4000
     assert all(len(keys) == 2 and rest for keys, rest in asked)
     known = {key for keys, _ in learnt for key in keys}
     new = [keys for keys, _ in asked if not set(keys) & known]
-    assert len(new) > 0.9 * ASKED  # of 900,000 keys 16,000 were seen
+    assert len(new) > 0.9 * ASKED  # of 900,000 keys 8,000 were seen
 
 
 def tables(dataset: Path) -> list[tuple[tuple[str, ...], list[str]]]:
