@@ -42,7 +42,7 @@ ROLES = "user\nassistant\n"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """One training run: so many conversations on tables of `rows` rows with a question a row, and so many steps; again while fewer than
-    `enough` of the rows are found. No two stages show the same tables: `seed` tells them apart."""
+    `enough` of the rows are found. No two runs show the same tables: `seed` tells stages apart."""
 
     name: str
     rows: int
@@ -114,8 +114,8 @@ def draw_model(tokenizer: Path, seed: int, out: Path) -> None:
 def train(study: Study, stage: Stage, start: Path, number: int) -> Path:
     """Train on a stage's tables from a model's directory; returns the last checkpoint, a model's directory too."""
     spec = tables((stage.rows, stage.rows), stage.rows, stage.conversations) | {"tokenizer": str(study.tokenizer)}
-    data = study.build(stage.name, spec | {"seed": study.seed * len(STAGES) + stage.seed})
     name = f"{stage.name}-{number}"
+    data = study.build(name, spec | {"seed": (study.seed * len(STAGES) + stage.seed) * RUNS + number})
     config: dict[str, Any] = {
         "model": {"path": str(start)},
         "data": {"source": str(data), "shuffle_seed": study.seed * RUNS + number},

@@ -30,7 +30,7 @@ def test_a_tiny_model_learns_to_look_rows_up(tmp_path: Path):
     assert f"| {lines[-1][0]} | {lines[-1][1]['2']:.3f} |" in done.stdout
 
     asked = tables(study / "data" / "asked-2")
-    learnt = tables(study / "data" / "two")
+    learnt = tables(study / "data" / "two-1")
     assert len(asked) == ASKED
     assert len(learnt) == 4000
     assert all(len(keys) == 2 and rest for keys, rest in asked)
