@@ -1,7 +1,4 @@
-"""Rows of a source as conversations: the usual shapes of instruction data, told apart row by row.
-
-`messages` (or the column the spec names), ShareGPT's `conversations`, `prompt`/`completion`, `instruction`/`input`/`output`.
-"""
+"""Rows of a source as conversations or documents, each read, named and, where it cannot be used, rejected with the reason."""
 
 from __future__ import annotations
 
@@ -14,24 +11,11 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from packing.bare_rows import MAX_MESSAGES, ROLES, Bare, Turns, bare, bare_lists, lines_of
+from packing.bare_rows import Bare, Turns, bare, bare_lists, lines_of
+from packing.message_shapes import Reason, conversation_of, names_of, tools_of
 from packing.spec import Columns
 
 Item = TypeVar("Item")
-SHAREGPT = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "assistant": "assistant",
-    "bard": "assistant",
-    "bing": "assistant",
-    "model": "assistant",
-    "system": "system",
-    "tool": "tool",
-    "function_response": "tool",
-    "observation": "tool",
-}
 CONVERSATIONAL = frozenset({"messages", "conversations", "prompt", "instruction"})
 
 
@@ -71,10 +55,6 @@ class Rejected:
     reason: str
 
 
-class _Reason(Exception):  # noqa: N818 (not an error of the program: the reason why a row is rejected)
-    """Why a row cannot be used."""
-
-
 def conversations(
     table: pa.Table, *, container: str, name: str, row: Sequence[int], index: Sequence[int], columns: Columns
 ) -> Iterator[Bare | Conversation | Rejected]:
@@ -87,7 +67,7 @@ def conversations(
             messages = conversation_of(record, columns)
             turns = bare(messages)
         found = _id_of(record, columns, number)
-        tools = _tools(record.get("tools"))
+        tools = tools_of(record.get("tools"))
         if turns is not None and tools is None:
             return Bare(place, number, name, found, *turns)
         return Conversation(index=place, row=number, name=name, id=found, messages=messages, tools=tools)
@@ -182,7 +162,7 @@ def _item(
 ) -> Item | Rejected:
     try:
         return read(_parse(value) if isinstance(value, bytes) else value, number, place)
-    except _Reason as reason:
+    except Reason as reason:
         return Rejected(row=number, name=name, reason=str(reason))
 
 
@@ -195,14 +175,14 @@ def unusable(table: pa.Table, *, container: str, name: str, first_row: int) -> I
                 continue
             if not (CONVERSATIONAL.isdisjoint(record) and _is_text(record)):
                 conversation_of(record, Columns())
-        except _Reason as reason:
+        except Reason as reason:
             yield Rejected(row=number, name=name, reason=str(reason))
 
 
 def _is_text(record: Mapping[str, Any]) -> bool:
     try:
         return bool(_document(record, Columns()))
-    except _Reason:
+    except Reason:
         return False
 
 
@@ -213,7 +193,7 @@ def first_is_document(table: pa.Table, *, container: str, columns: Columns) -> b
     for value in _values(table, container):
         try:
             record = _parse(value) if isinstance(value, bytes) else value
-        except _Reason:
+        except Reason:
             continue
         if record is not None:
             return not CONVERSATIONAL & record.keys() and bool({"text", "input_ids"} & record.keys())
@@ -224,18 +204,18 @@ def _document(record: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
     text = _decoded(record.get(columns.text or "text"))
     if isinstance(text, str):
         if not text.strip():
-            raise _Reason("its text is empty")
+            raise Reason("its text is empty")
         return {"text": text}
     if columns.text:
-        raise _Reason(f"no text in column {columns.text!r}; it has {_names(record)}")
+        raise Reason(f"no text in column {columns.text!r}; it has {names_of(record)}")
     ids = record.get("input_ids")
     if ids is None:
-        raise _Reason(f"neither text nor input_ids; it has {_names(record)}")
+        raise Reason(f"neither text nor input_ids; it has {names_of(record)}")
     if len(record.get("seq_lengths") or [0]) > 1:
-        raise _Reason("it holds several sequences, and positions are those of one")
+        raise Reason("it holds several sequences, and positions are those of one")
     labels = record.get("labels")
     if labels is not None and len(labels) != len(ids):
-        raise _Reason("labels and input_ids differ in length")
+        raise Reason("labels and input_ids differ in length")
     return {"ids": _whole_numbers(ids), "labels": None if labels is None else _whole_numbers(labels)}
 
 
@@ -246,13 +226,13 @@ def _decoded(value: Any) -> Any:
     try:
         return value.decode()
     except UnicodeDecodeError as error:
-        raise _Reason(f"not UTF-8 (byte {error.start})") from None
+        raise Reason(f"not UTF-8 (byte {error.start})") from None
 
 
 def _whole_numbers(values: Any) -> NDArray[np.int32]:
     array = np.asarray(values)
     if array.ndim != 1 or not len(array) or not np.issubdtype(array.dtype, np.integer) or abs(array).max() >= 2**31:
-        raise _Reason("input_ids and labels are lists of whole numbers, at least one")
+        raise Reason("input_ids and labels are lists of whole numbers, at least one")
     return array.astype(np.int32)
 
 
@@ -286,16 +266,16 @@ def _parse(line: bytes) -> dict[str, Any]:
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise _Reason(f"not JSON ({error})") from None
+        raise Reason(f"not JSON ({error})") from None
     if not isinstance(record, dict):
-        raise _Reason("not a JSON object")
+        raise Reason("not a JSON object")
     return record
 
 
 def _id_of(record: Mapping[str, Any], columns: Columns, row: int) -> str:
     value = record.get(columns.id or "id")
     if columns.id and value is None:
-        raise _Reason(f"no column {columns.id!r}; it has {_names(record)}")
+        raise Reason(f"no column {columns.id!r}; it has {names_of(record)}")
     return _name(value, row)
 
 
@@ -307,101 +287,5 @@ def _name(value: Any, row: int) -> str:
 def _domain(record: Mapping[str, Any], columns: Columns) -> str:
     value = record.get(columns.domain or "domain")
     if columns.domain and value is None:
-        raise _Reason(f"no column {columns.domain!r}; it has {_names(record)}")
+        raise Reason(f"no column {columns.domain!r}; it has {names_of(record)}")
     return str(value) if isinstance(value, str | int) else ""
-
-
-def _names(record: Mapping[str, Any]) -> str:
-    return ", ".join(sorted(record)) or "no columns"
-
-
-def conversation_of(record: Mapping[str, Any], columns: Columns) -> list[dict[str, Any]]:
-    """The messages of a record; raises _Reason with a sentence where there are none or they cannot be used."""
-    if columns.messages:
-        if columns.messages not in record:
-            raise _Reason(f"no column {columns.messages!r}; it has {_names(record)}")
-        return _messages(record[columns.messages])
-    if "messages" in record:
-        return _messages(record["messages"])
-    if "conversations" in record:
-        return _messages(record["conversations"])
-    if "prompt" in record and "completion" in record:
-        return _messages([*_side(record["prompt"], "user"), *_side(record["completion"], "assistant")])
-    if "instruction" in record and "output" in record:
-        return _messages(_instruction(record))
-    raise _Reason(
-        f"no messages, conversations, prompt/completion or instruction/output; it has {_names(record)} (columns: says which)"
-    )
-
-
-def _side(value: Any, role: str) -> list[Any]:
-    return (
-        [{"role": role, "content": value}] if isinstance(value, str) else value if isinstance(value, list) else [value]
-    )
-
-
-def _instruction(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    question, context = record["instruction"], record.get("input")
-    if isinstance(context, str) and context.strip() and isinstance(question, str):
-        question = f"{question}\n\n{context}"
-    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": record["output"]}]
-    system = record.get("system")
-    return [{"role": "system", "content": system}, *messages] if isinstance(system, str) and system else messages
-
-
-def _messages(value: Any) -> list[dict[str, Any]]:
-    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-        raise _Reason("messages is no list")
-    if not value:
-        raise _Reason("messages is empty")
-    if len(value) > MAX_MESSAGES:
-        raise _Reason(f"{len(value)} messages, more than {MAX_MESSAGES}")
-    value = [_message(item, number) for number, item in enumerate(value, 1)]
-    if "assistant" not in [message["role"] for message in value]:
-        raise _Reason("no assistant message: nothing to train on")
-    return value
-
-
-def _message(value: Any, number: int) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise _Reason(f"message {number} is no object with role and content")
-    if "role" not in value and "from" in value:
-        value = {"role": SHAREGPT.get(str(value["from"]), value["from"]), "content": value.get("value")}
-    role, content = value.get("role"), value.get("content")
-    if not isinstance(role, str) or role not in ROLES:
-        raise _Reason(f"message {number} has role {role!r}; roles are {', '.join(sorted(ROLES))}")
-    if isinstance(content, list | dict):
-        raise _Reason(
-            f"message {number} is multi-modal (its content is a {type(content).__name__}): only text is served"
-        )
-    calls = _tool_calls(value, number)
-    if not isinstance(content, str) and not (content is None and role == "assistant" and calls):
-        raise _Reason(f"message {number} has no content")
-    if not isinstance(value.get("train", True), bool):
-        raise _Reason(f"message {number}: train is true or false")
-    return value if calls is value.get("tool_calls") else {**value, "tool_calls": calls}
-
-
-def _tool_calls(message: Mapping[str, Any], number: int) -> list[dict[str, Any]] | None:
-    """A message's tool calls, as a list or as JSON: columns of one type cannot hold calls of every shape."""
-    calls = _from_json(message.get("tool_calls"), f"message {number}: tool_calls")
-    if calls is not None and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
-        raise _Reason(f"message {number}: tool_calls is no list of objects")
-    return calls
-
-
-def _tools(value: Any) -> list[dict[str, Any]] | None:
-    """The tools a conversation may call, as a list or as JSON; None where there are none (a template may tell [] from none)."""
-    tools = _from_json(value, "tools")
-    if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
-        raise _Reason("tools is no list of objects")
-    return tools or None
-
-
-def _from_json(value: Any, name: str) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return orjson.loads(value) if value.strip() else None
-    except orjson.JSONDecodeError as error:
-        raise _Reason(f"{name} is no JSON ({error})") from None

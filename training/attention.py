@@ -33,7 +33,7 @@ _ASKED: list[set[int]] = []
 """The modules that have called this attention, while somebody counts them. (A ContextVar would break every compiled graph
 in two.)"""
 
-ONE_AT_A_TIME = frozenset({"bloom"})
+WITHOUT_BOUNDARIES = frozenset({"bloom"})
 """Types of models that cannot be told boundaries but take no positions either: their sequences are rows of their own."""
 
 UNSERVED = ("sliding_window", "softcap", "s_aux", "position_bias")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrainedModel
 
-from training.attention import KINDS, ONE_AT_A_TIME, Kernel, askers, segments, varlen
+from training.attention import KINDS, WITHOUT_BOUNDARIES, Kernel, askers, segments, varlen
 from training.batch import Batch, ends_of
 from training.errors import AttentionError
 from training.flex import flex
@@ -54,7 +54,7 @@ def refuse_unrouted(config: PretrainedConfig) -> None:
     """Raise AttentionError for a type of model that transformers itself says does not ask the AttentionInterface."""
     # Looked up by type: before its weights are read.
     kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-    if config.model_type in ONE_AT_A_TIME:
+    if config.model_type in WITHOUT_BOUNDARIES:
         return
     if kind is not None and not getattr(kind, "_supports_attention_backend", True):
         message = (
@@ -70,7 +70,7 @@ def check_routed(model: PreTrainedModel, forward: Callable[[], Any]) -> None:
 
     `forward` runs the model once. Raises AttentionError.
     """
-    if model.config.model_type in ONE_AT_A_TIME:
+    if model.config.model_type in WITHOUT_BOUNDARIES:
         return
     with torch.no_grad(), askers() as asked:
         forward()

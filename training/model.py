@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from packing.dataset.manifest import Manifest
 from training.alone import hidden_states_alone
-from training.attention import KINDS, ONE_AT_A_TIME
+from training.attention import KINDS, WITHOUT_BOUNDARIES
 from training.attention_checks import (
     CHECKED,
     check_attention,
@@ -89,7 +89,7 @@ def _refuse(settings: Any) -> None:
                 f"the model's config asks for {name} {share}, which the worker's attention does not serve: set it to 0"
             )
             raise ModelError(message)
-    if settings.model_type in ONE_AT_A_TIME and is_initialized():
+    if settings.model_type in WITHOUT_BOUNDARIES and is_initialized():
         message = f"a model of type {settings.model_type} is run in as many calls as its sequences ask for, and so in one process only"
         raise ModelError(message)
 
@@ -106,7 +106,7 @@ def _vocab_size(manifest: Manifest) -> int:
 
 def _attention(settings: Any, asked: str) -> str:
     """Ours, by the kernel asked for, or a model's own where each sequence is a row."""
-    if settings.model_type not in ONE_AT_A_TIME:
+    if settings.model_type not in WITHOUT_BOUNDARIES:
         return KINDS[asked]
     if asked != "auto":
         message = f"a model of type {settings.model_type} has an attention of its own: leave model.attention out"
@@ -125,7 +125,7 @@ def hidden_states(model: PreTrainedModel, batch: Batch, input_ids: torch.Tensor 
 
     `input_ids` [1, N] stand in for the batch's, for checks. Boundaries travel as cu_seq_lens beside the positions.
     """
-    if model.config.model_type in ONE_AT_A_TIME:
+    if model.config.model_type in WITHOUT_BOUNDARIES:
         return hidden_states_alone(model, batch.input_ids if input_ids is None else input_ids, batch.cu_seq_lens)
     return model.base_model(**_arguments(batch, input_ids)).last_hidden_state
 

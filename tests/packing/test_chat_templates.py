@@ -12,7 +12,8 @@ from packing.chat import ChatTemplate
 from packing.chat_layout import TemplateRowError
 from packing.chat_shapes import Part, Shape, Slot, assemble
 from packing.dataset.errors import TokenizerError
-from packing.records import Conversation, _messages, _Reason, _tools
+from packing.message_shapes import Reason, messages_of, tools_of
+from packing.records import Conversation
 from tests.conftest import write_lines
 from tests.packing import templates
 from tests.packing.test_tokenizer_families import family, ours, reference_ids, theirs, tokens_of
@@ -305,20 +306,20 @@ def test_every_rendering_is_the_one_transformers_makes(name):
 
 
 def test_records_carry_tools_and_calls_as_lists_or_as_json():
-    assert _tools(TOOLS) == _tools(json.dumps(TOOLS)) == TOOLS
-    assert _tools([]) is _tools("") is _tools(None) is None
-    plain = _messages(CALLED)
+    assert tools_of(TOOLS) == tools_of(json.dumps(TOOLS)) == TOOLS
+    assert tools_of([]) is tools_of("") is tools_of(None) is None
+    plain = messages_of(CALLED)
     assert plain[1]["content"] is None
-    assert _messages([CALLED[0], {**CALLED[1], "tool_calls": json.dumps([CALL])}])[1] == plain[1]
+    assert messages_of([CALLED[0], {**CALLED[1], "tool_calls": json.dumps([CALL])}])[1] == plain[1]
     for wrong in ("{", [1], {"a": 1}):
-        with pytest.raises(_Reason, match="tools"):
-            _tools(wrong)
-        with pytest.raises(_Reason, match="tool_calls"):
-            _messages([CALLED[0], {**CALLED[1], "tool_calls": wrong}])
-    with pytest.raises(_Reason, match="no content"):
-        _messages([{"role": "user", "content": None}, TALK[1]])
-    with pytest.raises(_Reason, match="multi-modal"):
-        _messages([{"role": "user", "content": [{"type": "image"}]}, TALK[1]])
+        with pytest.raises(Reason, match="tools"):
+            tools_of(wrong)
+        with pytest.raises(Reason, match="tool_calls"):
+            messages_of([CALLED[0], {**CALLED[1], "tool_calls": wrong}])
+    with pytest.raises(Reason, match="no content"):
+        messages_of([{"role": "user", "content": None}, TALK[1]])
+    with pytest.raises(Reason, match="multi-modal"):
+        messages_of([{"role": "user", "content": [{"type": "image"}]}, TALK[1]])
     assert Conversation.__dataclass_fields__["tools"].default is None
 
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import DynamicCache, PreTrainedModel
 
-from training.attention import ONE_AT_A_TIME
+from training.attention import WITHOUT_BOUNDARIES
 from training.memory import at_work
 from training.model import output_head
 from training.parallel import ALONE, Ranks
@@ -28,7 +28,7 @@ def inference(model: PreTrainedModel) -> Generator[None]:
     attention of their own keep it."""
     config: Any = model.config
     attention, training = config._attn_implementation, model.training
-    own = config.model_type in ONE_AT_A_TIME
+    own = config.model_type in WITHOUT_BOUNDARIES
     if not own:
         model.set_attn_implementation("sdpa")
     model.eval()
