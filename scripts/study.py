@@ -203,25 +203,28 @@ def draw_model(tokenizer: Path, seed: int, out: Path) -> None:
         shutil.copyfile(tokenizer / name, out / name)
 
 
-def table(lines: Sequence[Line]) -> str:
-    """Recall by length, a line for every moment it was measured at."""
-    lengths = sorted({length for _, recall in lines for length in recall})
-    head = (
-        f"| pass keys found | {' | '.join(f'{length} tokens' for length in lengths)} |\n|{'---|' * (len(lengths) + 1)}"
-    )
+def table(lines: Sequence[Line], *, found: str = "pass keys found", of: str = "tokens") -> str:
+    """Recall by length (or what else a size is `of`), a line for every moment it was measured at."""
+    sizes = sorted({size for _, recall in lines for size in recall})
+    head = f"| {found} | {' | '.join(f'{size} {of}' for size in sizes)} |\n|{'---|' * (len(sizes) + 1)}"
     return "\n".join(
-        [head, *(f"| {name} | {' | '.join(f'{recall[n]:.3f}' for n in lengths)} |" for name, recall in lines)]
+        [head, *(f"| {name} | {' | '.join(f'{recall[n]:.3f}' for n in sizes)} |" for name, recall in lines)]
     )
+
+
+def arguments_of(about: str | None, short: str) -> argparse.Namespace:
+    """The command line of one part of the study."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("study"), help="folder for all that is made")
+    parser.add_argument("--seed", type=int, default=0, help="what model, data and their order are drawn from")
+    parser.add_argument("--short", action="store_true", help=f"the first stage alone{short}")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # so small a model is no faster with more, and sums keep their order
+    return parser.parse_args()
 
 
 def main() -> None:
     """Build, train, ask, and print the table; exit 1 where the keys are not found."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("study"), help="folder for all that is made")
-    parser.add_argument("--seed", type=int, default=0, help="what model, probes and their order are drawn from")
-    parser.add_argument("--short", action="store_true", help="the first stage alone")
-    arguments = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # so small a model is no faster with more, and sums keep their order
+    arguments = arguments_of(__doc__, "")
     stages = (SHORT,) if arguments.short else (SHORT, WHOLE)
     study = Study(arguments.out / stages[-1].name, arguments.seed)
     if not (study.tokenizer / "tokenizer.json").exists():

@@ -9,12 +9,10 @@ Two rows first: among eight the right one is told from the others too seldom for
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import resource
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -22,7 +20,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import torch
-from study import LEAST_RECALL, Spec, Study, run, texts_of, train_tokenizer
+from study import LEAST_RECALL, Line, Spec, Study, arguments_of, run, table, texts_of, train_tokenizer
 from transformers import AutoModelForCausalLM, BloomConfig, BloomForCausalLM, PreTrainedTokenizerFast
 
 SPLIT = r"\p{N}{1,3}|[^\p{N}\n]*\n+|[^\p{N}\n]+"
@@ -56,7 +54,7 @@ class Stage:
 STAGES = (
     Stage(name="two", rows=2, conversations=4_000, steps=300, lr=5.0e-3, enough=0.7),
     Stage(name="four", rows=4, conversations=16_000, steps=500, lr=5.0e-3, enough=0.85, seed=1),
-    Stage(name="more", rows=4, conversations=16_000, steps=400, lr=2.0e-3, enough=LEAST_RECALL, seed=2),
+    Stage(name="more", rows=4, conversations=20_000, steps=600, lr=2.0e-3, enough=LEAST_RECALL, seed=2),
 )
 RUNS = 3
 """How often a stage is run at most."""
@@ -166,21 +164,9 @@ def recalls(model: Path, asked: Mapping[int, Path]) -> dict[int, float]:
     return {size: recall(model, dataset) for size, dataset in asked.items()}
 
 
-def table(lines: Sequence[tuple[str, dict[int, float]]]) -> str:
-    """Recall by rows of the table, a line for every moment it was measured at."""
-    sizes = sorted(lines[0][1])
-    head = f"| rows found | {' | '.join(f'{size} rows' for size in sizes)} |\n|{'---|' * (len(sizes) + 1)}"
-    return "\n".join([head, *(f"| {name} | {' | '.join(f'{found[n]:.3f}' for n in sizes)} |" for name, found in lines)])
-
-
 def main() -> None:
     """Build, train, ask, and print the table; exit 1 where rows are not found."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("study"), help="folder for all that is made")
-    parser.add_argument("--seed", type=int, default=0, help="what model, tables and their order are drawn from")
-    parser.add_argument("--short", action="store_true", help="the first stage alone: tables of two rows")
-    arguments = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # so small a model is no faster with more, and sums keep their order
+    arguments = arguments_of(__doc__, ": tables of two rows")
     torch.set_num_threads(1)
     stages = STAGES[:1] if arguments.short else STAGES
     study = Study(arguments.out / ("short-lookups" if arguments.short else "lookups"), arguments.seed)
@@ -194,13 +180,13 @@ def main() -> None:
         size: study.build(f"asked-{size}", tables((size, size), 1, ASKED) | {"seed": 10**6 + study.seed})
         for size in ((2,) if arguments.short else SIZES)
     }
-    lines = [("before", recalls(model, asked))]
+    lines: list[Line] = [("before", recalls(model, asked))]
     for stage in stages:
         for number in range(1, RUNS + 1):
             model = train(study, stage, model, number)
             found = recalls(model, asked)
             lines.append((f"{stage.name}-{number}: {stage.steps} steps on tables of {stage.rows} rows", found))
-            print(f"\n{table(lines)}", flush=True)
+            print(f"\n{table(lines, found='rows found', of='rows')}", flush=True)
             if found[stage.rows] >= stage.enough:
                 break
     used = resource.getrusage(resource.RUSAGE_CHILDREN)

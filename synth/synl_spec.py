@@ -12,7 +12,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from packing.spec import CommonSpec, StrictModel
 from synth.tables.fit import SPARE_ROWS
-from synth.tables.outline import FEWEST_ROWS, KEY_FIRST, QUESTION_FIRST, Mix, Small, able_columns
+from synth.tables.outline import FEWEST_ROWS, KEY_FIRST, QUESTION_FIRST, TOKENS_PER_TURN, Mix, Small, able_columns
 from synth.tables.render.formats import FORMATS
 from synth.tables.schemas.catalogue import SCHEMAS
 from synth.tables.tasks.catalogue import TASKS
@@ -184,9 +184,22 @@ class Spec(CommonSpec):
                     f"{name} has {most} column{'s' * (most > 1)} of small_tables.sorts, the key among them, "
                     f"and small_tables.columns.min is {small.columns.min}: ask for fewer, allow more sorts, or give it the weight 0"
                 )
+        if not found and small.most_rows is not None and self.unanswerable == 0:
+            most = self._most_questions(small, small.most_rows)
+            longest = self.length.max if isinstance(self.length, Span) else max(self.length)
+            if max(self.turns.min, min(self.turns.max, longest // TOKENS_PER_TURN)) > most:
+                found["turns", "max"] = (
+                    f"{most} different questions at most can be asked about small_tables.most_rows ({small.most_rows}) rows by these "
+                    "tasks: ask for fewer turns, or allow more rows"
+                )
         if found:
             raise _problems(found)
         return self
+
+    def _most_questions(self, small: SmallTables, rows: int) -> int:
+        """Questions with an answer that so many rows lend themselves to: each row as a whole, and each of its cells but the key."""
+        whole, cells = (self.tasks.get(name, 0) > 0 for name in ("row", "lookup"))
+        return rows * (whole + cells * (small.columns.max - 1))
 
     def wanted(self) -> tuple[Literal["rows", "tokens"], int]:
         """As many rows as `samples` says."""

@@ -169,6 +169,16 @@ def test_shares_are_those_asked_for(tmp_path):
             "/small_tables",
             "most_rows (2) is below least_rows (3)",
         ),
+        (
+            {
+                "tasks": {"row": 1},
+                "small_tables": {"least_rows": 2, "most_rows": 3},
+                "turns": {"min": 4, "max": 4},
+                "unanswerable": 0,
+            },
+            "/turns/max",
+            "3 different questions at most can be asked about small_tables.most_rows (3) rows",
+        ),
         ({"tasks": {"row": 1}, "small_tables": {"sorts": []}}, "/small_tables/sorts", "at least 1 item"),
         ({"tasks": {"row": 1}, "small_tables": {"sorts": ["key"]}}, "/small_tables/sorts/0", "'reference', 'text'"),
         (
