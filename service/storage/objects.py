@@ -309,15 +309,14 @@ def _write_beside(place: Path, data: bytes | memoryview, *, durable: bool) -> No
     partial = place.with_name(f"{place.name}#{secrets.randbits(60)}")
     try:
         try:
-            stream = partial.open("xb", buffering=0)
+            stream = partial.open("xb")
         except FileNotFoundError:
             place.parent.mkdir(parents=True, exist_ok=True)
-            stream = partial.open("xb", buffering=0)
+            stream = partial.open("xb")
         with stream:
-            view = memoryview(data).cast("B")
-            while view:
-                view = view[stream.write(view) :]
+            stream.write(data)
             if durable:
+                stream.flush()
                 os.fsync(stream.fileno())
         partial.replace(place)
     except BaseException:
