@@ -130,7 +130,7 @@ class Labels:
         found = {
             "places": at + self._count,
             "same": is_same.astype(np.uint8),
-            "values": np.where(is_same, 0, labels[at]),
+            "values": np.where(is_same, np.int32(0), labels[at]),
         }
         self._count += len(ids)
         return found
@@ -148,7 +148,7 @@ class Positions:
         places: list[NDArray[np.int64]] = []
         for start, stop in _steps(len(positions)):
             opens = np.empty(stop - start, np.bool_)
-            opens[0] = int(positions[start]) - int(self._last) != 1
+            opens[0] = (int(positions[start]) - int(self._last)) % 2**32 != 1  # as int32 wraps below
             np.not_equal(positions[start + 1 : stop] - positions[start : stop - 1], 1, out=opens[1:])
             places.append(np.flatnonzero(opens) + start)
             self._last = positions[stop - 1]
