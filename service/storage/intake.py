@@ -84,9 +84,7 @@ def take_in_path(
 
     A folder without JSONL and Parquet is one of texts: every file of it is a document.
     """
-    if not path.exists():
-        message = f"{path} does not exist"
-        raise SourceError(message, param=str(path))
+    _check_place(path)
     folder = path.resolve()
     if not path.is_dir():
         if split is not None:
@@ -105,6 +103,16 @@ def take_in_path(
     if named:
         return _joined(path.name, named, objects=objects, prefix=prefix, limits=limits)
     return _take_in_texts(folder, objects=objects, prefix=prefix, limits=limits or Limits())
+
+
+def _check_place(path: Path) -> None:
+    """Raise SourceError unless a file or folder stands there: what is read twice can be no pipe, and a device may never end."""
+    if not path.exists():
+        message = f"{path} does not exist"
+        raise SourceError(message, param=str(path))
+    if not (path.is_file() or path.is_dir()):
+        message = f"{path} is neither a file nor a folder: write what comes out of a pipe or device to a file first"
+        raise SourceError(message, param=str(path))
 
 
 def _files_of(folder: Path, suffixes: tuple[str, ...]) -> list[tuple[str, Path]]:
@@ -173,9 +181,7 @@ def _take_in_texts(folder: Path, *, objects: Objects, prefix: str, limits: Limit
 
 def first_piece(path: Path, *, objects: Objects, prefix: str, split: str | None = None) -> SourceRecord:
     """Only the first piece of a file or folder, for a preview that need not wait for the rest."""
-    if not path.exists():
-        message = f"{path} does not exist"
-        raise SourceError(message, param=str(path))
+    _check_place(path)
     file, name = path, path.name
     if path.is_dir():
         if (path / manifests.NAME).is_file():
