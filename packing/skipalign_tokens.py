@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from packing.bare_rows import Bare
+from packing.bare_rows import Bare, Take, messages_of, nobody
 from packing.chat import ChatTemplate, Tools
 from packing.chat_layout import Joined, Layout, Layouts, TemplateRowError
 from packing.chat_shapes import Messages
@@ -20,6 +20,7 @@ from packing.plan import Inputs, Tally
 from packing.records import Conversation, Rejected, conversations
 from packing.runs import offsets_of, runs_of, within
 from packing.spec import Columns
+from packing.template_wording import is_tried
 from packing.tokenizers import Tokenizer
 
 FIRST_ROWS, MOST_ROWS, BATCH_BYTES = 32, 4096, 4 * 1024 * 1024
@@ -64,10 +65,10 @@ def token_batches(
     Raises BadRowError for the first row that cannot be used, or counts such rows where the spec says so.
     """
     for span in rows_at(inputs, index, most=MOST_ROWS, first=FIRST_ROWS, most_bytes=BATCH_BYTES):
-        laid = _laid_out(spec, _rows_of(spec, span), template, inputs.tokenizer, unseen=True)
+        laid = _laid_out(spec, span, template, inputs.tokenizer, unseen=True)
         disagreed = template.disagreements(laid.tried)
         if disagreed:
-            laid = _laid_out(spec, _rows_of(spec, span), template, inputs.tokenizer, unseen=False)
+            laid = _laid_out(spec, span, template, inputs.tokenizer, unseen=False)
         tally.count("template_disagreements", disagreed)
         tally.count("source_rows", len(laid.ids) + len(laid.rejected))
         for item, reason in laid.rejected:
@@ -82,7 +83,7 @@ def token_batches(
             yield fit(spec, Batch(ids=laid.ids, index=np.array(laid.index, np.int64), tokens=tokens), tally)
 
 
-def _rows_of(spec: ChatSpec, span: RowSpan) -> Iterator[Bare | Conversation | Rejected]:
+def _rows_of(spec: ChatSpec, span: RowSpan, take: Take) -> Iterator[Bare | Conversation | Rejected]:
     return conversations(
         span.table,
         container=span.piece.container,
@@ -90,41 +91,33 @@ def _rows_of(spec: ChatSpec, span: RowSpan) -> Iterator[Bare | Conversation | Re
         row=span.row.tolist(),
         index=span.index.tolist(),
         columns=spec.columns,
+        take=take,
     )
 
 
 @dataclass(slots=True)
 class _LaidOut:
-    """Rows of a batch that can be laid out: names, numbers, layouts; the others with why not; and messages and layouts of those that are
+    """Rows of a batch that can be laid out: names, numbers, layouts; the others with why not; and messages and texts of those that are
     tried (ChatTemplate.disagreements)."""
 
     ids: list[str] = field(default_factory=list[str])
     index: list[int] = field(default_factory=list[int])
     layouts: Layouts = field(default_factory=Layouts)
     rejected: list[tuple[Bare | Conversation | Rejected, str]] = field(default_factory=list[Any])
-    tried: list[tuple[Messages, Layout]] = field(default_factory=list[Any])
+    tried: list[tuple[Messages, str]] = field(default_factory=list[Any])
 
 
-def _laid_out(
-    spec: ChatSpec,
-    found: Iterable[Bare | Conversation | Rejected],
-    template: ChatTemplate,
-    tokenizer: Tokenizer,
-    *,
-    unseen: bool,
-) -> _LaidOut:
+def _laid_out(spec: ChatSpec, span: RowSpan, template: ChatTemplate, tokenizer: Tokenizer, *, unseen: bool) -> _LaidOut:
     """Lay rows out as they are read, so that what was parsed of one is gone before the next."""
     laid, how = _LaidOut(), _spelling(spec)
-    for item in found:
+    take = _joined_into(laid, template, how) if unseen and how is not None else nobody
+    for item in _rows_of(spec, span, take):
         if isinstance(item, Rejected):
             laid.rejected.append((item, item.reason))
             continue
         try:
             if how is not None and isinstance(item, Bare):
-                layout = template.joined(item.roles, item.contents, **how) if unseen else None
-                layout = layout or _checked(
-                    spec, template.fitted(item.roles, item.contents, **how), template, tokenizer
-                )
+                layout = _checked(spec, template.fitted(item.roles, item.contents, **how), template, tokenizer)
             else:
                 tools = item.tools if isinstance(item, Conversation) else None
                 layout = _render(spec, item.messages, tools, template, tokenizer, unseen=unseen)
@@ -135,8 +128,28 @@ def _laid_out(
         laid.index.append(item.index)
         laid.layouts.add(layout)
         if unseen and template.is_tried(item):
-            laid.tried.append((item.messages, layout))
+            laid.tried.append((item.messages, layout.text))
     return laid
+
+
+def _joined_into(laid: _LaidOut, template: ChatTemplate, how: Mapping[str, Any]) -> Take:
+    """Takes rows that can be joined unrendered as they are read, without an object for any of them."""
+    layouts, tried = laid.layouts, laid.tried
+    join, named, numbered = template.joiner(layouts, **how), laid.ids.append, laid.index.append
+
+    def take(index: int, name: str, roles: tuple[str, ...], contents: list[str]) -> bool:
+        try:
+            if not join(roles, contents):
+                return False
+        except TemplateRowError:  # it will say so again to who asks for the row's own rendering
+            return False
+        named(name)
+        numbered(index)
+        if is_tried(contents[-1]):
+            tried.append((messages_of(roles, contents), layouts.texts[-1]))
+        return True
+
+    return take
 
 
 def _spelling(spec: ChatSpec) -> dict[str, Any] | None:

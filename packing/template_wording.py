@@ -34,13 +34,13 @@ class Wording(NamedTuple):
     in_order: bool
     most: int
 
-    def values(self, contents: Sequence[str]) -> tuple[Sequence[str], list[int]] | None:
-        """What fills the gaps, and the characters of each; None where the row must be rendered to be known."""
-        sizes = list(map(len, contents))
-        if sum(sizes) > self.most:
-            return None
-        if self.form is str and self.in_order:
-            return contents, sizes
+    @property
+    def is_plain(self) -> bool:
+        """Whether what fills the gaps are the contents as they are, in order."""
+        return self.form is str and self.in_order
+
+    def values(self, contents: Sequence[str]) -> tuple[list[str], list[int]]:
+        """What fills the gaps, and the characters of each."""
         values = [self.form(contents[number]) for number in self.shape.order]
         return values, list(map(len, values))
 
@@ -56,8 +56,10 @@ class Wordings:
     def joined(self, messages: Messages) -> tuple[Shape, tuple[Part, ...]] | None:
         """The shape and parts of a plain row without rendering it; None where it must be rendered to be known."""
         wording = self.of(tuple([message["role"] for message in messages]))
-        found = None if wording is None else wording.values([message["content"] for message in messages])
-        return None if wording is None or found is None else (wording.shape, joined(found[0], wording.shape))
+        contents = [message["content"] for message in messages]
+        if wording is None or sum(map(len, contents)) > wording.most:
+            return None
+        return wording.shape, joined(wording.values(contents)[0], wording.shape)
 
     def _of(self, roles: tuple[str, ...]) -> Wording | None:
         """Found by rendering contents with space around them. None where there is no shape, or where some contents are trimmed and some
