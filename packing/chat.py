@@ -9,7 +9,7 @@ that it does nothing with contents but write them (packing.template_flow) may mo
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from datetime import date
 from functools import lru_cache
@@ -17,7 +17,7 @@ from typing import Any
 
 import jinja2
 
-from packing.bare_rows import Bare, are_usual
+from packing.bare_rows import are_usual
 from packing.chat_layout import (
     Joined,
     Layout,
@@ -49,11 +49,10 @@ from packing.chat_shapes import (
     strings,
 )
 from packing.dataset.errors import TokenizerError
-from packing.records import Conversation
 from packing.special_spellings import SpecialSpellings
 from packing.template_flow import only_writes_contents
 from packing.template_sandbox import STEPS, TemplateLimitError, environment, rendered
-from packing.template_wording import Wording, Wordings, is_plain, is_tried
+from packing.template_wording import Wording, Wordings, is_plain
 from packing.tokenizers import Tokenizer, utf8_length
 
 Tools = Sequence[Mapping[str, Any]]
@@ -247,16 +246,12 @@ class ChatTemplate:
         hidden = filled(outline.hidden, values) if escaped and self._spellings.escapable(text) else None
         return None if hidden is None else Joined(text, sizes, outline, hidden)
 
-    def is_tried(self, row: Bare | Conversation) -> bool:
-        """Whether a row is one of those, about one in a thousand, that are held to `disagreements`."""
-        if self._wordings is None:
-            return False
-        if isinstance(row, Bare):
-            return is_tried(row.contents[-1])
-        plain = row.tools is None and all(map(is_plain, row.messages))
-        return plain and is_tried(row.messages[-1]["content"])
+    @property
+    def joins(self) -> bool:
+        """Whether rows are put together unrendered, and so to be held to `disagreements`."""
+        return self._wordings is not None
 
-    def disagreements(self, tried: Sequence[tuple[Messages, str]]) -> int:
+    def disagreements(self, tried: Iterable[tuple[Messages, str]]) -> int:
         """How many of the rows that are tried are worded differently when they are rendered. Where there is one, no row will be put
         together unrendered any more; its batch should be rendered again."""
         wrong = sum(self._text_or_none(messages) != text for messages, text in tried)

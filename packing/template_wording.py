@@ -11,10 +11,10 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from packing.chat_shapes import SHAPES, Messages, Part, Shape, joined, mark
-from packing.fast_engine import LOOKED_AT
 from packing.template_sandbox import STEPS
 
-ONE_IN = 1024
+ONE_IN, LOOKED_AT = 1024, 256
+"""How many texts one is tried of, and how many of its characters say whether it is."""
 MOST_CHARACTERS = 1 << 18
 """Characters of contents up to which a row may go unrendered: far from every bound on a rendering."""
 STEP_CHARACTERS = 128
@@ -86,6 +86,6 @@ def is_plain(message: Mapping[str, Any]) -> bool:
 
 
 def is_tried(last: str) -> bool:
-    """Whether a plain row whose last content this is is one of those that are rendered to try the analysis: the same whoever builds which
-    shard."""
+    """Whether a plain row whose last content this is is one of those that are rendered to try the analysis, where rows come one by one: the
+    same whoever builds which shard."""
     return zlib.crc32(last[:LOOKED_AT].encode("utf-8", "surrogatepass"), len(last) & 0xFFFFFFFF) % ONE_IN == 0

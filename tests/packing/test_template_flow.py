@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import packing.chat
-from packing import skipalign_tokens, template_wording
+from packing import fast_engine, skipalign_tokens
 from packing.bare_rows import bare
 from packing.chat import ChatTemplate
 from packing.chat_layout import Joined, Layouts, TemplateRowError
@@ -142,11 +142,11 @@ def test_an_analysis_that_is_wrong_is_caught_counted_and_not_believed(tmp_path, 
     true = rows_of(folder)
     monkeypatch.setattr("packing.chat.only_writes_contents", lambda *_: True)
     monkeypatch.setattr("packing.chat._learnt", packing.chat._learnt.__wrapped__)
-    monkeypatch.setattr(template_wording, "ONE_IN", 1)
+    monkeypatch.setattr(fast_engine, "ONE_IN", 1)
     folder = build(talks, chat_template=source)
     assert read_manifest(folder).counts["template_disagreements"] > 5
     assert rows_of(folder) == true, "from the first disagreement on every row is rendered"
-    monkeypatch.setattr(template_wording, "ONE_IN", 1 << 40)
+    monkeypatch.setattr(fast_engine, "ONE_IN", 1 << 40)
     folder = build(talks, chat_template=source)
     assert read_manifest(folder).counts["template_disagreements"] == 0
     assert rows_of(folder) != true, "or else this test shows nothing"
@@ -208,7 +208,6 @@ def test_what_is_joined_all_at_once_gives_the_rows_of_one_by_one(tmp_path, build
 
 def test_one_disagreement_ends_the_trust(builtin, monkeypatch):
     monkeypatch.setattr("packing.chat.only_writes_contents", lambda *_: True)
-    monkeypatch.setattr(template_wording, "ONE_IN", 1)
     template = chat(builtin, EACH + "{{ m.role + m.content }}{% if 'x' in m.content %}!{% endif %}{% endfor %}")
     same, other = ([{"role": "user", "content": c}, {"role": "assistant", "content": "b"}] for c in ("a", "x"))
     rows = [(talk, template.render(talk, unseen=True).text) for talk in (same, other)]
