@@ -11,7 +11,7 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from packing.bare_rows import Bare, Turns, bare, bare_lists, lines_of
+from packing.bare_rows import Bare, Take, Turns, are_bare, bare, bare_lists, lines_of, nobody, turns_of, views_of
 from packing.message_shapes import Reason, conversation_of, names_of, tools_of
 from packing.spec import Columns
 
@@ -57,9 +57,16 @@ class Rejected:
 
 
 def conversations(
-    table: pa.Table, *, container: str, name: str, row: Sequence[int], index: Sequence[int], columns: Columns
+    table: pa.Table,
+    *,
+    container: str,
+    name: str,
+    row: Sequence[int],
+    index: Sequence[int],
+    columns: Columns,
+    take: Take = nobody,
 ) -> Iterator[Bare | Conversation | Rejected]:
-    """Rows of a piece in order, with their numbers; blank lines are passed over in silence."""
+    """Rows of a piece in order, with their numbers; blank lines are passed over in silence, and so is what `take` takes of bare ones."""
 
     def read(record: dict[str, Any], number: int, place: int) -> Bare | Conversation:
         messages: Any = record.get(columns.messages or "messages")
@@ -74,7 +81,7 @@ def conversations(
         return Conversation(index=place, row=number, name=name, id=found, messages=messages, tools=tools)
 
     if container == "lines":
-        yield from _of_lines(table, name, row, index, columns, read)
+        yield from _of_lines(table, name, row, index, columns, read, take)
         return
     turns = _bare_column(table, columns) if container == "columns" else None
     if turns is None:
@@ -85,7 +92,7 @@ def conversations(
     for i, (number, place, found, known) in enumerate(zip(row, index, ids, turns, strict=True)):
         if known is None or (columns.id and found is None):
             yield from _each(table.slice(i, 1), container, name, [number], [place], read)
-        else:
+        elif not take(place, _name(found, number), *known):
             yield Bare(place, number, name, _name(found, number), *known)
 
 
@@ -96,26 +103,33 @@ def _of_lines(
     index: Sequence[int],
     columns: Columns,
     read: Callable[[dict[str, Any], int, int], Bare | Conversation],
+    take: Take,
 ) -> Iterator[Bare | Conversation | Rejected]:
     """`_each` for conversations in lines, which looks at those of nothing but roles and texts as little as it can."""
     key, known_by = columns.messages or "messages", columns.id or "id"
-    for number, place, line in zip(row, index, lines_of(table), strict=True):
-        if line is None:
-            continue
-        record: Any = None
+    for number, place, line in zip(row, index, views_of(table), strict=True):
+        item = None
         try:
-            record = orjson.loads(line)
-            turns = bare(record[key])
-        except (ValueError, KeyError, TypeError):  # no JSON, no such column, no record
-            turns = None
-        if turns is None or "tools" in record or (columns.id and record.get(known_by) is None):
-            item = _item(line, name, number, place, read)
-        else:
-            item = Bare(place, number, name, _name(record.get(known_by), number), *turns)
+            record: Any = orjson.loads(line)
+            roles, contents = turns_of(record[key])
+            known = record.get(known_by)
+            if "tools" not in record and not (columns.id and known is None):
+                found = known if type(known) is str else _name(known, number)
+                # Whether contents are texts is seen where they are joined: what raises there is looked at again.
+                if take(place, found, roles, contents):
+                    continue
+                item = Bare(place, number, name, found, roles, contents) if are_bare(roles, contents) else None
+        except (ValueError, KeyError, TypeError):  # no JSON, no such column, no record, no plain messages
+            pass
+        if item is None:
+            data = line.tobytes()
+            item = None if not data or data.isspace() else _item(data, name, number, place, read)
+            del data
         # A line may be 100 MB long: who works on what was in it does so without the line.
-        del line, record, turns
-        yield item
-        del item
+        record = roles = contents = None
+        if item is not None:
+            yield item
+            del item
 
 
 def _bare_column(table: pa.Table, columns: Columns) -> Iterator[Turns | None] | None:
