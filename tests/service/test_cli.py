@@ -211,6 +211,14 @@ def test_places_that_cannot_be_written_are_one_line(good, tmp_path, capsys, monk
     monkeypatch.setattr("service.commands.build.take_in_sources", refused)
     assert run(capsys, "build", good, "--out", tmp_path / "set") == (1, "", "error: /somewhere: Permission denied\n")
 
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("service.commands.build.take_in_sources", full)
+    code, _, err = run(capsys, "build", good, "--out", tmp_path / "set", "--json")
+    assert (code, json.loads(err)["error"]["code"]) == (1, "insufficient_storage")
+    assert "no space left" in json.loads(err)["error"]["message"]
+
 
 @pytest.mark.parametrize("command", ["build", "preview"])
 def test_pipes_and_devices_are_no_sources(tmp_path, capsys, command):
