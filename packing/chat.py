@@ -9,7 +9,7 @@ that it does nothing with contents but write them (packing.template_flow) may mo
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from datetime import date
 from functools import lru_cache
@@ -17,10 +17,11 @@ from typing import Any
 
 import jinja2
 
-from packing.bare_rows import Bare
+from packing.bare_rows import are_usual
 from packing.chat_layout import (
     Joined,
     Layout,
+    Layouts,
     Outline,
     Rendered,
     TemplateRowError,
@@ -48,14 +49,16 @@ from packing.chat_shapes import (
     strings,
 )
 from packing.dataset.errors import TokenizerError
-from packing.records import Conversation
 from packing.special_spellings import SpecialSpellings
 from packing.template_flow import only_writes_contents
 from packing.template_sandbox import STEPS, TemplateLimitError, environment, rendered
-from packing.template_wording import Wording, Wordings, is_plain, is_tried
+from packing.template_wording import Wording, Wordings, is_plain
 from packing.tokenizers import Tokenizer, utf8_length
 
 Tools = Sequence[Mapping[str, Any]]
+Join = Callable[[tuple[str, ...], list[str]], bool]
+"""Joins roles and contents, and says whether it has: it has not where the row must be rendered to be known. Raises TypeError where a
+content is no text, with nothing done."""
 
 
 class ChatTemplate:
@@ -161,20 +164,59 @@ class ChatTemplate:
         return self._by_prefixes(text, messages, tools, trained, thinking)
 
     def joined(
-        self, roles: tuple[str, ...], contents: Sequence[str], *, train_on: str, spelled: bool, escaped: bool = False
+        self, roles: tuple[str, ...], contents: list[str], *, train_on: str, spelled: bool, escaped: bool = False
     ) -> Joined | None:
         """What `render` makes of a row of nothing but roles and contents, `unseen` and `thinking` trained, with its responses still to be
         found: for many rows at once that is quicker. None where the row must be rendered to be known, or may spell a special token, unless
         those may be `spelled`, or can be `escaped`. Hold such rows to `disagreements`."""
-        outline, wording = self._joining(roles, train_on)
+        layouts = Layouts()
+        if not self.joiner(layouts, train_on=train_on, spelled=spelled, escaped=escaped)(roles, contents):
+            return None
+        return Joined(layouts.texts[0], layouts.sizes, layouts.outlines[0], layouts.hidden.get(0))
+
+    def joiner(self, layouts: Layouts, *, train_on: str, spelled: bool, escaped: bool = False) -> Join:
+        """`joined` for many rows, which are added to `layouts`, as long as no disagreement is found."""
+        firsts = () if spelled else self._spellings.firsts
+        text_of, outline_of, sizes_of = layouts.texts.append, layouts.outlines.append, layouts.sizes.extend
+        known: dict[tuple[str, ...], tuple[list[str], int, Wording | None, Outline | None]] = {}
+
+        def join(roles: tuple[str, ...], contents: list[str]) -> bool:
+            # Every call, copy and attribute here would be one a row: they were a third of what reading a row takes.
+            found = known.get(roles)
+            if found is None:
+                found = known[roles] = self._parts_of(roles, train_on)
+            parts, most, wording, outline = found
+            sizes = list(map(len, contents))
+            if outline is None or sum(sizes) > most:
+                return False
+            values = contents
+            if wording is not None:
+                values, sizes = wording.values(contents)
+            parts[1::2] = values
+            text = "".join(parts)
+            if not text.isascii():
+                sizes = list(map(utf8_length, values))
+            for first in firsts:
+                for value in values:
+                    if first in value:
+                        whole = self._spelled(text, outline, values, sizes, escaped=escaped)
+                        if whole is not None:
+                            layouts.add(whole)
+                        return whole is not None
+            text_of(text)
+            outline_of(outline)
+            sizes_of(sizes)
+            return True
+
+        return join
+
+    def _parts_of(self, roles: tuple[str, ...], train_on: str) -> tuple[list[str], int, Wording | None, Outline | None]:
+        """Of rows that are joined: the parts of their text, how many characters the contents may have, the wording where values are not
+        just the contents in order, and the outline, which is None where rows of these roles are not joined."""
+        outline, wording = self._joining(roles, train_on) if are_usual(roles) else (None, None)
         if outline is None or wording is None or self._wordings is None:
-            return None
-        found = wording.values(contents)
-        if found is None:
-            return None
-        values, sizes = found
-        text = filled(outline.parts, values)
-        return self._spelled(text, outline, values, sizes, spelled=spelled, escaped=escaped)
+            return [], 0, None, None
+        return outline.parts.copy(), wording.most, None if wording.is_plain else wording, outline
 
     def fitted(
         self, roles: tuple[str, ...], contents: Sequence[str], *, train_on: str, spelled: bool, escaped: bool = False
@@ -188,46 +230,31 @@ class ChatTemplate:
             for form in (str, str.strip):
                 values = [form(contents[number]) for number in shape.order]
                 if filled(outline.parts, values) == text:
-                    sizes = list(map(len, values))
-                    found = self._spelled(text, outline, values, sizes, spelled=spelled, escaped=escaped)
-                    if found is not None:
-                        return found
+                    sizes = list(map(utf8_length, values))
+                    found = None if spelled else self._spelled(text, outline, values, sizes, escaped=escaped)
+                    if spelled or found is not None:
+                        return found or Joined(text, sizes, outline)
                     break
         return self._found(text, messages, None, trained_messages(messages, train_on), "train")
 
     def _spelled(
-        self,
-        text: str,
-        outline: Outline,
-        values: Sequence[str],
-        sizes: list[int],
-        *,
-        spelled: bool,
-        escaped: bool,
+        self, text: str, outline: Outline, values: Sequence[str], sizes: list[int], *, escaped: bool
     ) -> Joined | None:
-        """A row as it is to be tokenised; None where it must not be joined. `sizes` are characters, and become bytes."""
-        if not text.isascii():
-            sizes = list(map(utf8_length, values))
-        # One character is counted at ten times the speed of two, and what the template writes itself is known.
-        spelled = spelled or self._spellings.counts(text) == outline.opened
-        if spelled or self._spellings.absent(values):
+        """A row as it is to be tokenised, of which a value may spell special tokens; None where it must not be joined."""
+        if self._spellings.absent(values):
             return Joined(text, sizes, outline)
         hidden = filled(outline.hidden, values) if escaped and self._spellings.escapable(text) else None
         return None if hidden is None else Joined(text, sizes, outline, hidden)
 
-    def is_tried(self, row: Bare | Conversation) -> bool:
-        """Whether a row is one of those, about one in a thousand, that are held to `disagreements`."""
-        if self._wordings is None:
-            return False
-        if isinstance(row, Bare):
-            return is_tried(row.contents[-1])
-        plain = row.tools is None and all(map(is_plain, row.messages))
-        return plain and is_tried(row.messages[-1]["content"])
+    @property
+    def joins(self) -> bool:
+        """Whether rows are put together unrendered, and so to be held to `disagreements`."""
+        return self._wordings is not None
 
-    def disagreements(self, tried: Sequence[tuple[Messages, Layout]]) -> int:
+    def disagreements(self, tried: Iterable[tuple[Messages, str]]) -> int:
         """How many of the rows that are tried are worded differently when they are rendered. Where there is one, no row will be put
         together unrendered any more; its batch should be rendered again."""
-        wrong = sum(self._text_or_none(messages) != row.text for messages, row in tried)
+        wrong = sum(self._text_or_none(messages) != text for messages, text in tried)
         if wrong:
             self._wordings = None
         return wrong

@@ -89,15 +89,18 @@ class Layouts:
     def add(self, layout: Layout) -> None:
         """Add a conversation behind the others. Of a joined one nothing is kept that the garbage collector would look through."""
         if isinstance(layout, Joined):
-            text, sizes, outline, hidden = layout
-            if hidden is not None:
-                self.hidden[len(self.texts)] = hidden
-            self.outlines.append(outline)
-            self.sizes.extend(sizes)
-            self.texts.append(text)
+            self.add_joined(*layout)
         else:
             self.rendered[len(self.texts)] = layout
             self.texts.append(layout.text)
+
+    def add_joined(self, text: str, sizes: list[int], outline: Outline, hidden: str | None) -> None:
+        """Add what a joined one is made of."""
+        if hidden is not None:
+            self.hidden[len(self.texts)] = hidden
+        self.outlines.append(outline)
+        self.sizes.extend(sizes)
+        self.texts.append(text)
 
 
 def trained_messages(messages: Messages, train_on: str) -> list[bool]:

@@ -11,7 +11,7 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from packing.bare_rows import Bare, Turns, bare, bare_lists, lines_of
+from packing.bare_rows import Bare, Take, Turns, are_bare, bare, bare_lists, lines_of, nobody, turns_of, views_of
 from packing.message_shapes import Reason, conversation_of, names_of, tools_of
 from packing.spec import Columns
 
@@ -31,10 +31,10 @@ class Conversation:
     tools: list[dict[str, Any]] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Document:
     """One document: a `text`, or the `ids` int32 [n] and `labels` int32 [n] of a row that is tokens already; its `domain` where it has
-    one."""
+    one. `escaped` says that a special token's spelling in its text stays text, which is found out later."""
 
     index: int
     row: int
@@ -44,6 +44,7 @@ class Document:
     ids: NDArray[np.int32] | None = None
     labels: NDArray[np.int32] | None = None
     domain: str = ""
+    escaped: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +57,16 @@ class Rejected:
 
 
 def conversations(
-    table: pa.Table, *, container: str, name: str, row: Sequence[int], index: Sequence[int], columns: Columns
+    table: pa.Table,
+    *,
+    container: str,
+    name: str,
+    row: Sequence[int],
+    index: Sequence[int],
+    columns: Columns,
+    take: Take = nobody,
 ) -> Iterator[Bare | Conversation | Rejected]:
-    """Rows of a piece in order, with their numbers; blank lines are passed over in silence."""
+    """Rows of a piece in order, with their numbers; blank lines are passed over in silence, and so is what `take` takes of bare ones."""
 
     def read(record: dict[str, Any], number: int, place: int) -> Bare | Conversation:
         messages: Any = record.get(columns.messages or "messages")
@@ -73,7 +81,7 @@ def conversations(
         return Conversation(index=place, row=number, name=name, id=found, messages=messages, tools=tools)
 
     if container == "lines":
-        yield from _of_lines(table, name, row, index, columns, read)
+        yield from _of_lines(table, name, row, index, columns, read, take)
         return
     turns = _bare_column(table, columns) if container == "columns" else None
     if turns is None:
@@ -84,7 +92,7 @@ def conversations(
     for i, (number, place, found, known) in enumerate(zip(row, index, ids, turns, strict=True)):
         if known is None or (columns.id and found is None):
             yield from _each(table.slice(i, 1), container, name, [number], [place], read)
-        else:
+        elif not take(place, _name(found, number), *known):
             yield Bare(place, number, name, _name(found, number), *known)
 
 
@@ -95,26 +103,33 @@ def _of_lines(
     index: Sequence[int],
     columns: Columns,
     read: Callable[[dict[str, Any], int, int], Bare | Conversation],
+    take: Take,
 ) -> Iterator[Bare | Conversation | Rejected]:
     """`_each` for conversations in lines, which looks at those of nothing but roles and texts as little as it can."""
     key, known_by = columns.messages or "messages", columns.id or "id"
-    for number, place, line in zip(row, index, lines_of(table), strict=True):
-        if line is None:
-            continue
-        record: Any = None
+    for number, place, line in zip(row, index, views_of(table), strict=True):
+        item = None
         try:
-            record = orjson.loads(line)
-            turns = bare(record[key])
-        except (ValueError, KeyError, TypeError):  # no JSON, no such column, no record
-            turns = None
-        if turns is None or "tools" in record or (columns.id and record.get(known_by) is None):
-            item = _item(line, name, number, place, read)
-        else:
-            item = Bare(place, number, name, _name(record.get(known_by), number), *turns)
+            record: Any = orjson.loads(line)
+            roles, contents = turns_of(record[key])
+            known = record.get(known_by)
+            if "tools" not in record and not (columns.id and known is None):
+                found = known if type(known) is str else _name(known, number)
+                # Whether contents are texts is seen where they are joined: what raises there is looked at again.
+                if take(place, found, roles, contents):
+                    continue
+                item = Bare(place, number, name, found, roles, contents) if are_bare(roles, contents) else None
+        except (ValueError, KeyError, TypeError):  # no JSON, no such column, no record, no plain messages
+            pass
+        if item is None:
+            data = line.tobytes()
+            item = None if not data or data.isspace() else _item(data, name, number, place, read)
+            del data
         # A line may be 100 MB long: who works on what was in it does so without the line.
-        del line, record, turns
-        yield item
-        del item
+        record = roles = contents = None
+        if item is not None:
+            yield item
+            del item
 
 
 def _bare_column(table: pa.Table, columns: Columns) -> Iterator[Turns | None] | None:
@@ -134,7 +149,40 @@ def documents(
         domain = _domain(record, columns)
         return Document(index=place, row=number, name=name, id=found, domain=domain, **_document(record, columns))
 
+    if container == "lines":
+        return _documents_of_lines(table, name, row, index, columns, read)
     return _each(table, container, name, row, index, read)
+
+
+def _documents_of_lines(
+    table: pa.Table,
+    name: str,
+    row: Sequence[int],
+    index: Sequence[int],
+    columns: Columns,
+    read: Callable[[dict[str, Any], int, int], Document],
+) -> Iterator[Document | Rejected]:
+    """`_each` for documents in lines, which looks at those with a text and what else is asked of them as little as it can."""
+    key, known_by, domain_by = columns.text or "text", columns.id or "id", columns.domain or "domain"
+    for number, place, line in zip(row, index, lines_of(table), strict=True):
+        if line is None:
+            continue
+        record = text = found = domain = None
+        try:
+            record = orjson.loads(line)
+            text, found, domain = record[key], record.get(known_by), record.get(domain_by)
+        except (ValueError, KeyError, TypeError, AttributeError):  # no JSON, no such column, no record
+            pass
+        lacking = (columns.id and found is None) or (columns.domain and domain is None)
+        if isinstance(text, str) and text and not text.isspace() and not lacking:
+            of = "" if domain is None else _domain_name(domain)
+            item = Document(index=place, row=number, name=name, id=_name(found, number), text=text, domain=of)
+        else:
+            item = _item(line, name, number, place, read)
+        # A line may be 100 MB long: who works on what was in it does so without the line.
+        del line, record, text
+        yield item
+        del item
 
 
 def _each(
@@ -288,4 +336,8 @@ def _domain(record: Mapping[str, Any], columns: Columns) -> str:
     value = record.get(columns.domain or "domain")
     if columns.domain and value is None:
         raise Reason(f"no column {columns.domain!r}; it has {names_of(record)}")
+    return _domain_name(value)
+
+
+def _domain_name(value: Any) -> str:
     return str(value) if isinstance(value, str | int) else ""

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from packing.bare_rows import Bare
+from packing.bare_rows import Bare, Take, nobody
 from packing.chat import ChatTemplate, Tools
 from packing.chat_layout import Joined, Layout, Layouts, TemplateRowError
 from packing.chat_shapes import Messages
 from packing.chat_tokens import ChatTokens, chat_tokens, encode_rendered, require_escapable, spells_special
 from packing.dataset.errors import BadRowError
+from packing.fast_engine import tried_of
 from packing.pieces import RowSpan, rows_at
 from packing.plan import Inputs, Tally
 from packing.records import Conversation, Rejected, conversations
 from packing.runs import offsets_of, runs_of, within
 from packing.spec import Columns
-from packing.tokenizers import Tokenizer
+from packing.tokenizers import Encoded, Tokenizer
 
 FIRST_ROWS, MOST_ROWS, BATCH_BYTES = 32, 4096, 4 * 1024 * 1024
 """Rows of the first batch, which a preview waits for; the most of any other, and about how many bytes they are: short rows by the thousand,
@@ -64,25 +65,22 @@ def token_batches(
     Raises BadRowError for the first row that cannot be used, or counts such rows where the spec says so.
     """
     for span in rows_at(inputs, index, most=MOST_ROWS, first=FIRST_ROWS, most_bytes=BATCH_BYTES):
-        laid = _laid_out(spec, _rows_of(spec, span), template, inputs.tokenizer, unseen=True)
-        disagreed = template.disagreements(laid.tried)
+        laid, encoded = _encoded(spec, span, template, inputs.tokenizer, unseen=True)
+        disagreed = template.disagreements(_tried(spec, span, laid, encoded)) if template.joins else 0
         if disagreed:
-            laid = _laid_out(spec, _rows_of(spec, span), template, inputs.tokenizer, unseen=False)
+            laid, encoded = _encoded(spec, span, template, inputs.tokenizer, unseen=False)
         tally.count("template_disagreements", disagreed)
         tally.count("source_rows", len(laid.ids) + len(laid.rejected))
         for item, reason in laid.rejected:
             bad = BadRowError(item.name, item.row, reason)
             tally.reject(bad, source=item.name, row=item.row, reason=reason, skip=spec.on_bad_row == "skip")
         if laid.ids:
-            encoded = encode_rendered(
-                laid.layouts, template, inputs.tokenizer, special_tokens=spec.special_tokens_in_text
-            )
             tally.count("tokenizer_disagreements", encoded.disagreed)
             tokens = chat_tokens(laid.layouts, encoded)
             yield fit(spec, Batch(ids=laid.ids, index=np.array(laid.index, np.int64), tokens=tokens), tally)
 
 
-def _rows_of(spec: ChatSpec, span: RowSpan) -> Iterator[Bare | Conversation | Rejected]:
+def _rows_of(spec: ChatSpec, span: RowSpan, take: Take) -> Iterator[Bare | Conversation | Rejected]:
     return conversations(
         span.table,
         container=span.piece.container,
@@ -90,41 +88,48 @@ def _rows_of(spec: ChatSpec, span: RowSpan) -> Iterator[Bare | Conversation | Re
         row=span.row.tolist(),
         index=span.index.tolist(),
         columns=spec.columns,
+        take=take,
     )
+
+
+def _encoded(
+    spec: ChatSpec, span: RowSpan, template: ChatTemplate, tokenizer: Tokenizer, *, unseen: bool
+) -> tuple[_LaidOut, Encoded]:
+    laid = _laid_out(spec, span, template, tokenizer, unseen=unseen)
+    return laid, encode_rendered(laid.layouts, template, tokenizer, special_tokens=spec.special_tokens_in_text)
+
+
+def _tried(spec: ChatSpec, span: RowSpan, laid: _LaidOut, encoded: Encoded) -> Iterator[tuple[Messages, str]]:
+    """Messages and texts of the rows that are tried (ChatTemplate.disagreements), read once more, since nothing but texts was kept."""
+    for row in tried_of(encoded.ids, encoded.offsets):
+        at = np.searchsorted(span.index, laid.index[row : row + 1])
+        alone = replace(span, row=span.row[at], index=span.index[at], table=span.table.slice(int(at[0]), 1))
+        for item in _rows_of(spec, alone, nobody):
+            if isinstance(item, Bare) or (isinstance(item, Conversation) and item.tools is None):
+                yield item.messages, laid.layouts.texts[row]
 
 
 @dataclass(slots=True)
 class _LaidOut:
-    """Rows of a batch that can be laid out: names, numbers, layouts; the others with why not; and messages and layouts of those that are
-    tried (ChatTemplate.disagreements)."""
+    """Rows of a batch that can be laid out: names, numbers, layouts; and the others with why not."""
 
     ids: list[str] = field(default_factory=list[str])
     index: list[int] = field(default_factory=list[int])
     layouts: Layouts = field(default_factory=Layouts)
     rejected: list[tuple[Bare | Conversation | Rejected, str]] = field(default_factory=list[Any])
-    tried: list[tuple[Messages, Layout]] = field(default_factory=list[Any])
 
 
-def _laid_out(
-    spec: ChatSpec,
-    found: Iterable[Bare | Conversation | Rejected],
-    template: ChatTemplate,
-    tokenizer: Tokenizer,
-    *,
-    unseen: bool,
-) -> _LaidOut:
+def _laid_out(spec: ChatSpec, span: RowSpan, template: ChatTemplate, tokenizer: Tokenizer, *, unseen: bool) -> _LaidOut:
     """Lay rows out as they are read, so that what was parsed of one is gone before the next."""
     laid, how = _LaidOut(), _spelling(spec)
-    for item in found:
+    take = _joined_into(laid, template, how) if unseen and how is not None else nobody
+    for item in _rows_of(spec, span, take):
         if isinstance(item, Rejected):
             laid.rejected.append((item, item.reason))
             continue
         try:
             if how is not None and isinstance(item, Bare):
-                layout = template.joined(item.roles, item.contents, **how) if unseen else None
-                layout = layout or _checked(
-                    spec, template.fitted(item.roles, item.contents, **how), template, tokenizer
-                )
+                layout = _checked(spec, template.fitted(item.roles, item.contents, **how), template, tokenizer)
             else:
                 tools = item.tools if isinstance(item, Conversation) else None
                 layout = _render(spec, item.messages, tools, template, tokenizer, unseen=unseen)
@@ -134,9 +139,24 @@ def _laid_out(
         laid.ids.append(item.id)
         laid.index.append(item.index)
         laid.layouts.add(layout)
-        if unseen and template.is_tried(item):
-            laid.tried.append((item.messages, layout))
     return laid
+
+
+def _joined_into(laid: _LaidOut, template: ChatTemplate, how: Mapping[str, Any]) -> Take:
+    """Takes rows that can be joined unrendered as they are read, without an object for any of them."""
+    join, named, numbered = template.joiner(laid.layouts, **how), laid.ids.append, laid.index.append
+
+    def take(index: int, name: str, roles: tuple[str, ...], contents: list[str]) -> bool:
+        try:
+            if not join(roles, contents):
+                return False
+        except TemplateRowError:  # it will say so again to who asks for the row's own rendering
+            return False
+        named(name)
+        numbered(index)
+        return True
+
+    return take
 
 
 def _spelling(spec: ChatSpec) -> dict[str, Any] | None:

@@ -11,10 +11,10 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from packing.chat_shapes import SHAPES, Messages, Part, Shape, joined, mark
-from packing.fast_engine import LOOKED_AT
 from packing.template_sandbox import STEPS
 
-ONE_IN = 1024
+ONE_IN, LOOKED_AT = 1024, 256
+"""How many texts one is tried of, and how many of its characters say whether it is."""
 MOST_CHARACTERS = 1 << 18
 """Characters of contents up to which a row may go unrendered: far from every bound on a rendering."""
 STEP_CHARACTERS = 128
@@ -34,13 +34,13 @@ class Wording(NamedTuple):
     in_order: bool
     most: int
 
-    def values(self, contents: Sequence[str]) -> tuple[Sequence[str], list[int]] | None:
-        """What fills the gaps, and the characters of each; None where the row must be rendered to be known."""
-        sizes = list(map(len, contents))
-        if sum(sizes) > self.most:
-            return None
-        if self.form is str and self.in_order:
-            return contents, sizes
+    @property
+    def is_plain(self) -> bool:
+        """Whether what fills the gaps are the contents as they are, in order."""
+        return self.form is str and self.in_order
+
+    def values(self, contents: Sequence[str]) -> tuple[list[str], list[int]]:
+        """What fills the gaps, and the characters of each."""
         values = [self.form(contents[number]) for number in self.shape.order]
         return values, list(map(len, values))
 
@@ -56,8 +56,10 @@ class Wordings:
     def joined(self, messages: Messages) -> tuple[Shape, tuple[Part, ...]] | None:
         """The shape and parts of a plain row without rendering it; None where it must be rendered to be known."""
         wording = self.of(tuple([message["role"] for message in messages]))
-        found = None if wording is None else wording.values([message["content"] for message in messages])
-        return None if wording is None or found is None else (wording.shape, joined(found[0], wording.shape))
+        contents = [message["content"] for message in messages]
+        if wording is None or sum(map(len, contents)) > wording.most:
+            return None
+        return wording.shape, joined(wording.values(contents)[0], wording.shape)
 
     def _of(self, roles: tuple[str, ...]) -> Wording | None:
         """Found by rendering contents with space around them. None where there is no shape, or where some contents are trimmed and some
@@ -84,6 +86,6 @@ def is_plain(message: Mapping[str, Any]) -> bool:
 
 
 def is_tried(last: str) -> bool:
-    """Whether a plain row whose last content this is is one of those that are rendered to try the analysis: the same whoever builds which
-    shard."""
+    """Whether a plain row whose last content this is is one of those that are rendered to try the analysis, where rows come one by one: the
+    same whoever builds which shard."""
     return zlib.crc32(last[:LOOKED_AT].encode("utf-8", "surrogatepass"), len(last) & 0xFFFFFFFF) % ONE_IN == 0

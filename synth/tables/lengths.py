@@ -91,7 +91,7 @@ class TokenCounter:
         if (
             joined is not None
             and is_tried(messages[-1]["content"])
-            and self._template.disagreements([(messages, joined)])
+            and self._template.disagreements([(messages, joined.text)])
         ):
             self.template_disagreed += 1
             joined = None

@@ -12,13 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from packing import records, skipalign_tokens
-from packing.bare_rows import Bare, bare, bare_lists, lines_of
+from packing.bare_rows import Bare, are_usual, bare, bare_lists, lines_of, messages_of
 from packing.chat import ChatTemplate
 from packing.dataset.reader import read_manifest
 from packing.records import Rejected, conversations, unusable
 from packing.spec import Columns
 from tests.conftest import conversation, write_lines
 from tests.packing import templates
+
+
+def nothing_is_bare(_):
+    raise KeyError
+
 
 TEXTS = st.text(max_size=5) | st.sampled_from(["", " ", "<|im_end|>", "城市", "\ud7ff\ue000", "\0", "{}"])
 ROLES = st.sampled_from(["system", "user", "assistant", "assistant", "tool", "robot"])
@@ -65,8 +70,33 @@ def told(table, container, columns):
     ]
 
 
+def told_or_taken(table, container, columns):
+    """The same where every other bare row is taken as it is read."""
+    count, taken = table.num_rows, {}
+
+    def take(index, name, roles, contents):
+        "".join(contents)
+        if index % 2 == 0 or not are_usual(roles):
+            return False
+        taken[index] = (index + 1, index, name, messages_of(roles, contents), None)
+        return True
+
+    rows = conversations(
+        table, container=container, name="s", row=range(1, count + 1), index=range(count), columns=columns, take=take
+    )
+    left = {
+        item.row - 1: (item.row, item.reason)
+        if isinstance(item, Rejected)
+        else (item.row, item.index, item.id, item.messages, None if isinstance(item, Bare) else item.tools)
+        for item in rows
+    }
+    assert not left.keys() & taken.keys()
+    return [row for _, row in sorted((left | taken).items())], len(taken)
+
+
 def by_the_long_way(table, container, columns):
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "turns_of", nothing_is_bare)
         patch.setattr(records, "bare", lambda _: None)
         patch.setattr(records, "bare_lists", lambda _: None)
         bad = list(unusable(table, container=container, name="s", first_row=1))
@@ -87,12 +117,16 @@ def test_both_ways_read_any_line_alike():
         table = pa.table({"line": pa.array([*lines, b"  \n", b"{]"], pa.large_binary())})
         slow, bad = by_the_long_way(table, "lines", columns)
         assert told(table, "lines", columns) == slow
+        both, taken = told_or_taken(table, "lines", columns)
+        assert both == slow
+        seen["taken"] += taken
         assert list(unusable(table, container="lines", name="s", first_row=1)) == bad
         seen["bare"] += sum(bare(row.get("messages")) is not None for row in rows if isinstance(row, dict))
         seen["rejected"] += len(bad)
 
     alike()
     assert seen["bare"] > 20
+    assert seen["taken"] > 10
     assert seen["rejected"] > 50
 
 
@@ -112,11 +146,15 @@ def test_both_ways_read_any_column_alike():
         columns = Columns(id=name)
         slow, _ = by_the_long_way(table, "columns", columns)
         assert told(table, "columns", columns) == slow
+        both, taken = told_or_taken(table, "columns", columns)
+        assert both == slow
+        seen["taken"] += taken
         turns = bare_lists(table.column("messages"))
         seen["bare"] += sum(found is not None for found in turns)
 
     alike()
     assert seen["bare"] > 100
+    assert seen["taken"] > 20
 
 
 USER, ANSWER = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
@@ -176,13 +214,19 @@ def test_datasets_are_those_that_rendering_every_row_gives(tmp_path, build, monk
         chosen["content"] = edges[number % 11] + chosen["content"] * (number % 7 > 0) + edges[number // 11 % 11]
     lines = write_lines(tmp_path / "t.jsonl", talks)
     pq.write_table(pa.Table.from_pylist(talks), tmp_path / "t.parquet")
-    joined, taken = ChatTemplate.joined, Counter()
+    joiner, taken = ChatTemplate.joiner, Counter()
 
-    def counted(self, *given, **more):
-        found = joined(self, *given, **more)
-        taken[found is not None] += 1
-        taken["escaped"] += found is not None and found.hidden is not None
-        return found
+    def counted(self, layouts, **how):
+        join = joiner(self, layouts, **how)
+
+        def one(*row):
+            hidden = len(layouts.hidden)
+            found = join(*row)
+            taken[found] += 1
+            taken["escaped"] += len(layouts.hidden) - hidden
+            return found
+
+        return one
 
     found = {}
     for path in (lines, tmp_path / "t.parquet"):
@@ -191,10 +235,11 @@ def test_datasets_are_those_that_rendering_every_row_gives(tmp_path, build, monk
             {"special_tokens_in_text": "allow", "train_on": "last"},
         ):
             fields |= {"chat_template": source, "on_bad_row": "skip", "strategy": "all"}
-            monkeypatch.setattr(ChatTemplate, "joined", counted)
+            monkeypatch.setattr(ChatTemplate, "joiner", counted)
             rows = rows_of(build(path, **fields))
-            monkeypatch.setattr(ChatTemplate, "joined", lambda *_, **__: None)
+            monkeypatch.setattr(ChatTemplate, "joiner", lambda *_, **__: lambda *_: False)
             with monkeypatch.context() as patch:
+                patch.setattr(records, "turns_of", nothing_is_bare)
                 patch.setattr(records, "bare", lambda _: None)
                 patch.setattr(records, "bare_lists", lambda _: None)
                 patch.setattr(skipalign_tokens, "_spelling", lambda _: None)

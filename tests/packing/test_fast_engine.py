@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from packing import fast_engine
 from packing.dataset.reader import read_manifest
-from packing.fast_engine import PROBES, FastEngine
+from packing.fast_engine import PROBES, FastEngine, tried_of
 from packing.tokenizers import BUILTIN, Tokenizer
 from tests.conftest import WORDS, conversation, write_lines
 from tests.packing.cip_audit import rows_of
@@ -49,11 +49,18 @@ def test_any_text_of_the_builtin_tokenizer(builtin, texts):
     assert not set(escaped.ids.tolist()) & set(builtin.special.values())
 
 
-def test_about_one_text_in_a_thousand_is_tried_whoever_asks():
-    tried = [text for text in TEXTS if fast_engine._is_tried(text)]
-    assert 0 <= len(tried) <= 15
-    many = sum(fast_engine._is_tried(f"{i} {i * 7}") for i in range(40_000))
-    assert 20 < many < 70
+def test_about_one_text_in_a_thousand_is_tried_whoever_asks(builtin):
+    texts = [*TEXTS, "", *(f"{i} {i * 7}" for i in range(40_000))]
+    encoded = builtin.encode(texts)
+    tried = tried_of(encoded.ids, encoded.offsets)
+    assert 20 < len(tried) < 70
+    assert texts.index("") not in tried
+    for other in (texts[::-1], texts[1000:]):
+        encoded = builtin.encode(other)
+        again = {other[i] for i in tried_of(encoded.ids, encoded.offsets)}
+        assert again == {texts[i] for i in tried} & set(other)
+    assert tried_of(np.zeros(0, np.int32), np.zeros(1, np.int64)) == []
+    assert tried_of(np.zeros(0, np.int32), np.zeros(3, np.int64)) == []
 
 
 class Wrong(FastEngine):

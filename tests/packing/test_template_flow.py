@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import packing.chat
-from packing import skipalign_tokens, template_wording
+from packing import fast_engine, skipalign_tokens
 from packing.bare_rows import bare
 from packing.chat import ChatTemplate
 from packing.chat_layout import Joined, Layouts, TemplateRowError
@@ -121,8 +121,7 @@ def test_contents_stand_where_the_shape_says_and_up_to_the_bound(order, expected
     text = "|" + "".join(f" \n{mark(number)}\n |" for number in order)
     wording = Wordings(lambda _: shape, lambda _: (text, STEPS // 2)).of(("user", "assistant"))
     assert wording.values(["a", "b"]) == (expected, [1] * len(expected))
-    assert wording.values(["x" * 200, "y" * 55]) is not None
-    assert wording.values(["x" * 200, "y" * 56]) is None, "rendering 256 characters might take all steps there are"
+    assert wording.most == 255, "rendering 256 characters might take all steps there are"
 
 
 def test_about_one_row_in_a_thousand_is_rendered_whoever_asks():
@@ -143,11 +142,11 @@ def test_an_analysis_that_is_wrong_is_caught_counted_and_not_believed(tmp_path, 
     true = rows_of(folder)
     monkeypatch.setattr("packing.chat.only_writes_contents", lambda *_: True)
     monkeypatch.setattr("packing.chat._learnt", packing.chat._learnt.__wrapped__)
-    monkeypatch.setattr(template_wording, "ONE_IN", 1)
+    monkeypatch.setattr(fast_engine, "ONE_IN", 1)
     folder = build(talks, chat_template=source)
     assert read_manifest(folder).counts["template_disagreements"] > 5
     assert rows_of(folder) == true, "from the first disagreement on every row is rendered"
-    monkeypatch.setattr(template_wording, "ONE_IN", 1 << 40)
+    monkeypatch.setattr(fast_engine, "ONE_IN", 1 << 40)
     folder = build(talks, chat_template=source)
     assert read_manifest(folder).counts["template_disagreements"] == 0
     assert rows_of(folder) != true, "or else this test shows nothing"
@@ -187,16 +186,19 @@ def test_what_is_joined_all_at_once_gives_the_rows_of_one_by_one(tmp_path, build
     talks[3]["messages"][0]["content"] = "what is <|im_end|>?"
     talks[5]["messages"][1]["train"] = False
     source = write_lines(tmp_path / "t.jsonl", talks)
-    found, joined = {}, ChatTemplate.joined
+    found, joiner = {}, ChatTemplate.joiner
     for fields in ({}, {"special_tokens_in_text": "allow"}, {"train_on": "last"}, {"thinking": "mask"}):
         asked = []
         with monkeypatch.context() as patch:
-            patch.setattr(
-                ChatTemplate, "joined", lambda *a, asked=asked, **k: asked.append(joined(*a, **k)) or asked[-1]
-            )
+
+            def noted(*given, asked=asked, **how):
+                join = joiner(*given, **how)
+                return lambda *row: asked.append(join(*row)) or asked[-1]
+
+            patch.setattr(ChatTemplate, "joiner", noted)
             rows = rows_of(build(source, **fields))
             assert len(asked) == (0 if "thinking" in fields else 39), "one is more than roles and contents"
-            patch.setattr(ChatTemplate, "joined", lambda *_, **__: None)
+            patch.setattr(ChatTemplate, "joiner", lambda *_, **__: lambda *_: False)
             assert rows_of(build(source, **fields)) == rows, "renderings that fit their shape"
             patch.setattr(skipalign_tokens, "_spelling", lambda _: None)
             assert rows_of(build(source, **fields)) == rows, "rendered and taken apart"
@@ -206,12 +208,11 @@ def test_what_is_joined_all_at_once_gives_the_rows_of_one_by_one(tmp_path, build
 
 def test_one_disagreement_ends_the_trust(builtin, monkeypatch):
     monkeypatch.setattr("packing.chat.only_writes_contents", lambda *_: True)
-    monkeypatch.setattr(template_wording, "ONE_IN", 1)
     template = chat(builtin, EACH + "{{ m.role + m.content }}{% if 'x' in m.content %}!{% endif %}{% endfor %}")
     same, other = ([{"role": "user", "content": c}, {"role": "assistant", "content": "b"}] for c in ("a", "x"))
-    rows = [(talk, template.render(talk, unseen=True)) for talk in (same, other)]
+    rows = [(talk, template.render(talk, unseen=True).text) for talk in (same, other)]
     assert template.disagreements(rows[:1]) == 0
-    assert rows[1][1].text == "userxassistantb"
+    assert rows[1][1] == "userxassistantb"
     assert template.disagreements(rows) == 1
     assert template.render(other, unseen=True).text == "userx!assistantb"
 
@@ -223,7 +224,7 @@ def test_what_one_shard_finds_wrong_another_does_not_know_but_what_is_learnt_it_
     row = ("user", "assistant"), ["x", "b"]
     talk = [{"role": role, "content": content} for role, content in zip(*row, strict=True)]
     first = one.joined(*row, train_on="all", spelled=True)
-    assert one.disagreements([(talk, first)]) == 1
+    assert one.disagreements([(talk, first.text)]) == 1
     assert one.joined(*row, train_on="all", spelled=True) is None
     again = two.joined(*row, train_on="all", spelled=True)
     assert again.text == first.text
