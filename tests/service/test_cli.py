@@ -11,6 +11,7 @@ import sys
 import pytest
 import yaml
 
+from packing.tokenizers import BUILTIN
 from service.cli import COMMANDS, main
 from tests.conftest import conversation, write_lines
 
@@ -167,6 +168,17 @@ def test_bad_sources(tmp_path, capsys, what):
     assert (code, out) == (1, "")
     assert sentence in err.splitlines()[-1]
     assert not (tmp_path / "set").exists()
+
+
+def test_home_directories_are_known(good, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "tok").mkdir()
+    for file in BUILTIN.glob("*.json"):
+        (tmp_path / "tok" / file.name).write_bytes(file.read_bytes())
+    spec = spec_file(tmp_path, source={"path": "~/talks.jsonl"}, tokenizer="~/tok")
+    assert run(capsys, "build", spec, "--out", tmp_path / "set")[0] == 0
+    spec = spec_file(tmp_path, source={"path": "~nobody-of-that-name/x"})
+    assert run(capsys, "build", spec, "--out", tmp_path / "set")[2] == "error: ~nobody-of-that-name/x does not exist\n"
 
 
 def test_a_failed_build_harms_nothing_that_was_there(good, tmp_path, capsys):
