@@ -252,6 +252,7 @@ def test_pipes_and_devices_are_no_sources(tmp_path, capsys, command):
         ["jobs", "--limit", "0"],
         ["serve", "--port", "65536"],
         ["ask", "x", "--concurrency", "0"],
+        ["score", "x", "y", "--plot", "map.xyz"],
     ],
 )
 def test_numbers_out_of_bounds_are_said_in_the_users_words(capsys, words):
