@@ -170,6 +170,50 @@ def test_bad_sources(tmp_path, capsys, what):
     assert not (tmp_path / "set").exists()
 
 
+MANIFESTS = {
+    "a spec that was changed": (lambda m: m["spec"].update(probability=0.25), "fingerprint is not that of its spec"),
+    "an input that was changed": (lambda m: m["inputs"][0].update(sha256="0" * 64), "fingerprint is not that of"),
+    "another tokenizer": (lambda m: m["tokenizer"].update(digest="0" * 64), "fingerprint is not that of its spec"),
+    "no tokenizer": (lambda m: m["tokenizer"].clear(), "lacks what its fingerprint is taken of ('digest')"),
+    "a fingerprint that was changed": (lambda m: m.update(fingerprint="0" * 64), "fingerprint is not that of its spec"),
+    "a split that the name is not of": (lambda m: m["files"][0].update(split="test"), "of the split 'test' by the"),
+    "no card": (lambda m: m["documents"].pop(0), "does not name README.md"),
+    "no spec": (lambda m: m.update(spec=None), "None stands where a dict belongs"),
+    "a path that is none": (lambda m: m["files"][0].update(path=7), "7 stands where a str belongs"),
+    "a path with NUL": (lambda m: m["files"][0].update(path="data/train-\0"), "NUL in a text"),
+    "rows that are none": (lambda m: m["files"][0].update(rows="20"), "'20' stands where a int belongs"),
+    "a file twice": (lambda m: m["files"].append(m["files"][0]), "counts 60 rows, its files hold 80"),
+}
+
+
+@pytest.mark.parametrize("what", MANIFESTS)
+def test_a_manifest_that_was_changed_is_exit_1_with_the_reason(good, tmp_path, capsys, what):
+    change, said = MANIFESTS[what]
+    run(capsys, "build", good, "--out", tmp_path / "set")
+    place = tmp_path / "set/manifest.json"
+    value = json.loads(place.read_text())
+    change(value)
+    place.write_text(json.dumps(value))
+    code, out, err = run(capsys, "verify", tmp_path / "set")
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert said in err
+    place.write_text("[" * 100_000)
+    assert "is damaged or no manifest" in run(capsys, "verify", tmp_path / "set")[2]
+
+
+def test_a_file_that_readers_would_take_for_the_datasets_is_found(good, tmp_path, capsys):
+    run(capsys, "build", good, "--out", tmp_path / "set")
+    (tmp_path / "set/data/.hidden.parquet").write_bytes(b"x")
+    (tmp_path / "set/data/notes.txt").write_bytes(b"x")
+    assert run(capsys, "verify", tmp_path / "set")[0] == 0
+    (tmp_path / "set/data/more.parquet").write_bytes(b"x")
+    code, _, err = run(capsys, "verify", tmp_path / "set")
+    assert (code, err) == (
+        1,
+        "error: data/more.parquet is none of the dataset's files, and would be read with them: take it away\n",
+    )
+
+
 def test_home_directories_are_known(good, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "tok").mkdir()
