@@ -37,7 +37,7 @@ def as_loaded(tokenizer_json: bytes, config: Mapping[str, Any], name: str) -> di
     post-processor (apply_chat_template switches them off), and dropout (no row may depend on chance)."""
     try:
         value: Any = json.loads(tokenizer_json)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         message = f"the tokenizer.json of {name!r} cannot be read as JSON ({error})"
         raise TokenizerError(message, param="/tokenizer") from error
     if not isinstance(value, dict) or not isinstance(value.get("model"), dict):  # pyright: ignore[reportUnknownMemberType]

@@ -112,20 +112,34 @@ class Tokenizer:
         config_text = _read(folder / "tokenizer_config.json")
         try:
             config: Any = json.loads(config_text) if config_text is not None else {}
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             message = f"{folder / 'tokenizer_config.json'} is no JSON ({error})"
             raise TokenizerError(message, param="/tokenizer") from error
         if not isinstance(config, dict):
             message = f"{folder / 'tokenizer_config.json'} is no JSON object"
             raise TokenizerError(message, param="/tokenizer")
         template = _read(folder / "chat_template.jinja")
-        chat_template = template.decode() if template is not None else _default_template(config.get("chat_template"))
-        return cls(
-            name=name or folder.resolve().name,
-            tokenizer_json=tokenizer_json,
-            config=config,
-            chat_template=chat_template,
-        )
+        try:
+            chat_template = (
+                template.decode() if template is not None else _default_template(config.get("chat_template"))
+            )
+        except UnicodeDecodeError as error:
+            message = f"{folder / 'chat_template.jinja'} is not UTF-8 (byte {error.start})"
+            raise TokenizerError(message, param="/tokenizer") from error
+        try:
+            return cls(
+                name=name or folder.resolve().name,
+                tokenizer_json=tokenizer_json,
+                config=config,
+                chat_template=chat_template,
+            )
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            # files are data of anybody's: a list where a mapping belongs ends here, whichever field it is
+            message = (
+                f"tokenizer.json or tokenizer_config.json of {name or folder.name!r} has a field of another form than Hugging Face "
+                f"tokenizers write ({type(error).__name__}: {error})"
+            )
+            raise TokenizerError(message, param="/tokenizer") from error
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         """Encode texts as they are: a special token's spelling becomes that token. Adds nothing at either end."""

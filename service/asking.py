@@ -55,30 +55,47 @@ class Asked:
     refused: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
 
 
+BEGINNING = b'{"id": "'
+"""How every line that is written begins: what is torn off begins so too, or is not ours to cut."""
+
+
 def answered(path: Path) -> set[str]:
     """The ids that a file of predictions has an answer for; a last line that was torn off by a crash is cut away.
 
-    Raises InputError for a file that holds something else.
+    Raises InputError for a file that holds something else, and leaves that as it is.
     """
     if not path.exists():
         return set()
     found: set[str] = set()
-    whole = 0
+    whole, open_line = 0, False
     with path.open("rb") as stream:
         for number, line in enumerate(stream, 1):
-            if not line.endswith(b"\n"):
-                break
-            whole += len(line)
-            if not line.strip():
-                continue
+            open_line = not line.endswith(b"\n")
             try:
-                found.add(json.loads(line)["id"])
+                if line.strip():
+                    found.add(_predicted(line))
             except (ValueError, KeyError, TypeError) as error:
+                begun = line.startswith(BEGINNING) or BEGINNING.startswith(line)
+                if open_line and begun and isinstance(error, ValueError):
+                    open_line = False
+                    break
                 message = f"{path}, line {number} is no prediction of ours: name a new file"
                 raise InputError(message, param="--out") from error
+            whole += len(line)
     with path.open("rb+") as stream:
         stream.truncate(whole)
+        if open_line:
+            stream.seek(whole)
+            stream.write(b"\n")
     return found
+
+
+def _predicted(line: bytes) -> str:
+    """The id of a prediction; raises ValueError for what is no JSON, KeyError or TypeError for what is none of ours."""
+    value = json.loads(line)
+    if not (isinstance(value["prediction"], str) and isinstance(value["id"], str)):
+        raise TypeError(line)
+    return value["id"]
 
 
 class Asker:

@@ -77,15 +77,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             # The reader of our output has gone (`longweave jobs | head`): nothing is left to tell anybody.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
-        return report(MachineError(_of_machine(error)), as_json=arguments.json)
+        return report(_of_machine(error), as_json=arguments.json)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 
 
-def _of_machine(error: OSError) -> str:
+def _of_machine(error: OSError) -> LongweaveError:
     """What the machine refuses, in a sentence: which file, and why."""
+    from service.problems import InsufficientStorageError
+    from service.storage.space import out_of_space
+
     where = f"{error.filename}: " if error.filename is not None else ""
-    return f"{where}{error.strerror or error or type(error).__name__}"
+    said = f"{where}{error.strerror or error or type(error).__name__}"
+    if out_of_space(error):
+        return InsufficientStorageError(f"there is no space left for what is to be written ({said}): free some")
+    return MachineError(said)
 
 
 def report(error: LongweaveError, *, as_json: bool) -> int:

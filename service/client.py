@@ -161,17 +161,19 @@ class Client:
     def download(self, dataset_id: str, folder: Path, *, plan: Report = ignore, report: Report = ignore) -> Manifest:
         """Fetch a dataset into `folder`, manifest last. What is there and right is not fetched again, what is begun goes on.
 
-        Raises DatasetError where bytes arrive that are not the manifest's.
+        Raises DatasetError where bytes arrive that are not the manifest's, and where something else stands in the place of a file.
         """
         base = f"/v1/datasets/{segment(dataset_id)}"
         data = self._wire.patiently(lambda: self._wire.call("GET", f"{base}/manifest").content)
         manifest = Manifest.from_bytes(data, where=f"{self.url}{base}/manifest")
         folder.mkdir(parents=True, exist_ok=True)
         self._check_place(folder, data)
-        files = [(f.path, f.bytes, f.sha256) for f in (*manifest.files, *manifest.documents)]
+        # Documents first: their names, such as README.md, are those that a folder of something else may hold.
+        files = [(f.path, f.bytes, f.sha256) for f in (*manifest.documents, *manifest.files)]
+        ours = (folder / MANIFEST).exists()
         plan(sum(size for _, size, _ in files))
         for path, size, sha256 in files:
-            self._fetch(f"{base}/files/{path}", inside(folder, path), size, sha256, report)
+            self._fetch(f"{base}/files/{path}", inside(folder, path), size, sha256, report, replace=ours)
         partial = folder / f"{MANIFEST}.part"
         partial.write_bytes(data)
         partial.replace(folder / MANIFEST)
@@ -183,11 +185,15 @@ class Client:
             message = f"{folder} holds another dataset: name a new directory"
             raise DatasetError(message, param=str(folder))
 
-    def _fetch(self, url: str, place: Path, size: int, sha256: str, report: Report) -> None:
-        """One file: kept if it is whole, else continued, checked, and only then given its name."""
+    def _fetch(self, url: str, place: Path, size: int, sha256: str, report: Report, *, replace: bool) -> None:
+        """One file: kept if it is whole, else continued, checked, and only then given its name; `replace` what has that name."""
         if _is(place, size, sha256):
             report(size)
             return
+        if place.exists() and not replace:
+            # What a download that was cut leaves is whole, or a part: this is of somebody else's making.
+            message = f"{place} stands there already and is not the dataset's: name a new directory"
+            raise DatasetError(message, param=str(place))
         place.parent.mkdir(parents=True, exist_ok=True)
         partial = place.with_name(f"{place.name}.part")
         report(partial.stat().st_size if partial.exists() else 0)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -109,7 +110,7 @@ def _in_sentences(config: Config) -> Generator[None]:
     except torch.OutOfMemoryError as error:
         message = f"a packed row of {config.batch.row_tokens} tokens is too much for the device: lower batch.row_tokens"
         raise TrainingError(message) from error
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # a full disk is the latter where weights are written
         message = f"the run could not go on: {error}"
         raise TrainingError(message) from error
 

@@ -78,7 +78,27 @@ class Manifest:
                 raise DatasetError(message, param=where)
             files = tuple(DataFile(**f) for f in value.pop("files"))
             documents = tuple(Document(**d) for d in value.pop("documents"))
-            return cls(files=files, documents=documents, **value)
-        except (ValueError, TypeError, KeyError, UnicodeDecodeError) as error:
+            manifest = cls(files=files, documents=documents, **value)
+            _check_types(manifest)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             message = f"{where} is damaged or no manifest of Longweave ({error})"
             raise DatasetError(message, param=where) from error
+        return manifest
+
+
+def _check_types(manifest: Manifest) -> None:
+    """Raise TypeError for a field of another type than it was written with: what it is used for later would say less."""
+    texts: list[Any] = [manifest.kind, manifest.name, manifest.fingerprint]
+    numbers: list[Any] = []
+    for file in (*manifest.files, *manifest.documents):
+        texts += [file.path, file.sha256]
+        numbers.append(file.bytes)
+    for file in manifest.files:
+        texts += [file.split, file.content_sha256]
+        numbers += [file.rows, file.tokens]
+    mappings: list[Any] = [manifest.spec, manifest.versions, manifest.tokenizer, manifest.counts, *manifest.inputs]
+    for wanted, values in ((str, texts), (int, numbers), (dict, mappings)):
+        if wrong := [value for value in values if not isinstance(value, wanted)]:
+            raise TypeError(f"{wrong[0]!r} stands where a {wanted.__name__} belongs")
+    if any("\0" in text for text in texts):
+        raise ValueError("NUL in a text")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from packing.dataset.errors import InputError
 from service.asking import Asker, Server, answered
-from service.commands.score import score_file, show
+from service.commands.score import plot_argument, score_file, show
 from service.datasets import dataset_rows, open_dataset
 
 COLUMNS = ("id", "input", "answer_prefix", "answer_budget")
@@ -34,7 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=_positive, help="ask only so many probes that have no answer yet")
     parser.add_argument("--no-answer-prefix", action="store_true", help="leave out how the answer begins")
     parser.add_argument("--key-env", default="OPENAI_API_KEY", help="the variable that holds the key (OPENAI_API_KEY)")
-    parser.add_argument("--plot", type=Path, help="draw the heat map here")
+    plot_argument(parser)
     parser.add_argument("--without-thinking", action="store_true", help="score what stands behind </think> only")
 
 

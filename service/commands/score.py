@@ -13,6 +13,9 @@ from service.datasets import KEY_COLUMNS, dataset_rows, key_of, open_dataset
 from synth.needles.pictures import write_heat_map
 from synth.needles.scoring import LONGEST_LINE, Prediction, PredictionError, Report, evaluate, read_predictions
 
+PICTURES = (".png", ".svg", ".pdf", ".json", "")
+"""How the names of heat maps may end; without an end matplotlib adds .png."""
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
@@ -20,12 +23,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "predictions", type=Path, help="JSON lines {id, prediction}, RULER's prediction file, or a folder of such files"
     )
-    parser.add_argument(
-        "--plot", type=Path, help="draw the heat map here: PNG, or Vega-Lite for a name that ends with .json"
-    )
+    plot_argument(parser)
     parser.add_argument(
         "--without-thinking", action="store_true", help="score what stands behind </think> only; all of it otherwise"
     )
+
+
+def plot_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare --plot."""
+    parser.add_argument(
+        "--plot",
+        type=_picture,
+        help="draw the heat map here: .png, .svg or .pdf, or Vega-Lite for a name that ends with .json",
+    )
+
+
+def _picture(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() not in PICTURES or not path.name:
+        message = f"{text!r} is no name of a picture: one ends with {', '.join(filter(None, PICTURES))}"
+        raise argparse.ArgumentTypeError(message)
+    return path
 
 
 def run(options: argparse.Namespace) -> int:

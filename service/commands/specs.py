@@ -7,6 +7,7 @@ from pathlib import Path
 from packing.dataset.errors import FieldProblem, SourceError, SpecError
 from packing.spec import CommonSpec
 from service.kinds import parse_spec, sources_of
+from service.places import place_of
 from service.storage.intake import first_piece, take_in_path
 from service.storage.objects import Objects
 from service.storage.source_record import SourceRecord
@@ -38,7 +39,7 @@ def take_in_sources(
         raise SpecError(problems)
     take = first_piece if first_only else take_in_path
     return {
-        pointer: take(Path(source.path), objects=objects, prefix=prefix, split=source.split)
+        pointer: take(place_of(source.path), objects=objects, prefix=prefix, split=source.split)
         for pointer, source in sources_of(spec).items()
         if source.path is not None
     }

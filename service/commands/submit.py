@@ -10,6 +10,7 @@ from typing import Any
 from packing.dataset.errors import FieldProblem, SourceError, SpecError
 from service.client import Client, new_key
 from service.commands.remote import fetch, follow, given_key, outcome, show, transfer, url_argument
+from service.places import place_of
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     spec = read_spec(arguments.spec)
     value = read_object(arguments.spec.read_bytes())
-    paths = {pointer: Path(s.path).expanduser() for pointer, s in sources_of(spec).items() if s.path is not None}
+    paths = {pointer: place_of(s.path) for pointer, s in sources_of(spec).items() if s.path is not None}
     _check_files(paths)
     with Client(arguments.url, key=given_key()) as client:
         for pointer, path in paths.items():

@@ -11,6 +11,7 @@ from packing.dataset.errors import DatasetError, SpecError
 from packing.dataset.manifest import Manifest
 from packing.dataset.reader import check_file, check_values, open_parquet, read_manifest, read_rows
 from packing.spec import CommonSpec
+from service.engine.describe import fingerprint_of
 from service.kinds import KINDS, spec_of
 from synth.audit.rows import audit
 
@@ -49,6 +50,8 @@ def verify(folder: Path) -> Manifest:
     """Check everything there is to check about the dataset in `folder`; raises DatasetError with the first damage found."""
     manifest = read_manifest(folder)
     spec = _spec(manifest)
+    _check_fingerprint(manifest, spec)
+    _check_names(folder, manifest)
     for document in manifest.documents:
         check_file(folder, document.path, document.bytes, document.sha256)
     for file in manifest.files:
@@ -92,6 +95,33 @@ def _spec(manifest: Manifest) -> CommonSpec:
     except SpecError as error:
         message = f"the manifest's spec is damaged, or of another version ({error.message})"
         raise DatasetError(message, param="spec") from error
+
+
+def _check_fingerprint(manifest: Manifest, spec: CommonSpec) -> None:
+    try:
+        found = fingerprint_of(manifest, spec.part_specs())
+    except (LookupError, TypeError, ValueError) as error:
+        message = f"the manifest is damaged: it lacks what its fingerprint is taken of ({error})"
+        raise DatasetError(message, param="fingerprint") from error
+    if found != manifest.fingerprint:
+        message = "the manifest's fingerprint is not that of its spec, inputs and tokenizer: one of them is damaged or was changed"
+        raise DatasetError(message, param="fingerprint")
+
+
+def _check_names(folder: Path, manifest: Manifest) -> None:
+    """Names say which split a file is of; and whoever reads data/*.parquet reads what no manifest names."""
+    named = {file.path for file in manifest.files}
+    for file in manifest.files:
+        if not file.path.startswith(f"data/{file.split}-"):
+            message = f"{file.path} is of the split {file.split!r} by the manifest, and not by its name"
+            raise DatasetError(message, param=file.path)
+    if lacking := {"README.md", "statistics.json"} - {document.path for document in manifest.documents}:
+        message = f"the manifest does not name {min(lacking)}, which every dataset has"
+        raise DatasetError(message, param="documents")
+    for place in sorted((folder / "data").glob("*.parquet")):
+        if (path := f"data/{place.name}") not in named and not place.name.startswith("."):
+            message = f"{path} is none of the dataset's files, and would be read with them: take it away"
+            raise DatasetError(message, param=path)
 
 
 def _check_counts(manifest: Manifest) -> None:

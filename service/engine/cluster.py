@@ -24,6 +24,9 @@ OBJECT_STORE_BYTES = 100 * 1024 * 1024
 """Tasks hand over some JSON, never data: Ray's object store stays near its least size."""
 REACH_SECONDS = 60.0
 STOP_SECONDS = 10.0
+SOCKET_NAME = 107
+"""Bytes of a Unix socket's name at most; Ray's are made of its folder and some 70 more."""
+SESSION = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 REFUSED, OPEN = "Unauthenticated", "let in"
 
 NODE_ENVIRONMENT = {
@@ -60,6 +63,17 @@ def authenticate(environ: MutableMapping[str, str]) -> None:
         raise ClusterError(message, param=TOKEN)
     environ["RAY_AUTH_MODE"] = "token"
     environ["RAY_AUTH_TOKEN"] = token
+
+
+def check_folder(environ: Mapping[str, str]) -> None:
+    """Raise ClusterError where Ray's folder has a name too long for the sockets that it makes there: Ray says that in words of the kernel,
+    or as a node not at all."""
+    name = "RAY_TMPDIR" if "RAY_TMPDIR" in environ else "TMPDIR"
+    folder = environ.get(name, "/tmp")  # noqa: S108 (what Ray takes)
+    if len(os.fsencode(folder + SESSION)) > SOCKET_NAME:
+        most = SOCKET_NAME - len(SESSION)
+        message = f"Ray's sockets have no room below {name}={folder}: set RAY_TMPDIR to a folder of at most {most} bytes, such as /tmp"
+        raise ClusterError(message, param=name)
 
 
 def parse_address(address: str) -> tuple[str, int]:
@@ -104,6 +118,7 @@ class Node:
         command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", *words]
         unset = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # it keeps a node's sockets on loopback, where no other node is
         environment = {k: v for k, v in environ.items() if k != unset} | NODE_ENVIRONMENT
+        check_folder(environment)
         self._process = subprocess.Popen(  # noqa: S603
             command,
             env=environment,

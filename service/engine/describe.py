@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -60,12 +61,27 @@ def versions() -> dict[str, str]:
 def fingerprint(spec: CommonSpec, sources: Mapping[str, SourceRecord], tokenizer: TokenizerRecord) -> str:
     """The digest of everything a dataset is a function of: the spec less what only describes it, the inputs' digests in place of
     their names, the tokenizer's digest, the version."""
-    value = {name: field for name, field in spec.to_json().items() if name not in DESCRIPTIVE}
-    for place in ("", *spec.part_specs()):
-        _set(value, f"{place}/tokenizer", tokenizer.digest)
-    for pointer, record in sources.items():
-        _set(value, pointer, record.digest)
-    about = {"spec": value, "format": manifests.FORMAT_VERSION, "version": installed("longweave")}
+    digests = {pointer: record.digest for pointer, record in sources.items()}
+    return _print(spec.to_json(), spec.part_specs(), tokenizer.digest, digests, installed("longweave"))
+
+
+def fingerprint_of(manifest: Manifest, parts: Collection[str]) -> str:
+    """The fingerprint that a manifest ought to have, from all else that stands in it; `parts` are the pointers of its spec's parts.
+    Raises LookupError or TypeError where what it takes is not there."""
+    digests = {entry["field"]: entry["sha256"] for entry in manifest.inputs}
+    spec = copy.deepcopy(dict(manifest.spec))
+    return _print(spec, parts, manifest.tokenizer["digest"], digests, manifest.versions["longweave"])
+
+
+def _print(
+    spec: Mapping[str, Any], parts: Collection[str], tokenizer: str, digests: Mapping[str, str], version: str
+) -> str:
+    value = {name: field for name, field in spec.items() if name not in DESCRIPTIVE}
+    for place in ("", *parts):
+        _set(value, f"{place}/tokenizer", tokenizer)
+    for pointer, digest in digests.items():
+        _set(value, pointer, digest)
+    about = {"spec": value, "format": manifests.FORMAT_VERSION, "version": version}
     return hashlib.sha256(canonical_json(about)).hexdigest()
 
 

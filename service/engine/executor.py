@@ -14,7 +14,14 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from packing.dataset.errors import LongweaveError
-from service.engine.cluster import NODE_ENVIRONMENT, OBJECT_STORE_BYTES, authenticate, check_tokens, parse_address
+from service.engine.cluster import (
+    NODE_ENVIRONMENT,
+    OBJECT_STORE_BYTES,
+    authenticate,
+    check_folder,
+    check_tokens,
+    parse_address,
+)
 from service.engine.poison import TRIES
 from service.engine.shard_task import run_task
 from service.processes import descendants, identity
@@ -115,7 +122,9 @@ class RayExecutor:
     def _boot(self) -> None:
         for name, value in (RAY_ENVIRONMENT if self._address is None else NODE_ENVIRONMENT).items():
             os.environ.setdefault(name, value)
-        if self._address is not None:
+        if self._address is None:
+            check_folder(os.environ)
+        else:
             authenticate(os.environ)
             check_tokens(self._address, os.environ)
         import ray

@@ -13,6 +13,7 @@ from typing import Any
 
 from packing.dataset.errors import TokenizerError
 from packing.tokenizers import BUILTIN, FILES, Tokenizer
+from service.places import place_of
 from service.storage.objects import Objects
 
 BUILTIN_NAME = "builtin"
@@ -92,8 +93,8 @@ def find_tokenizer(name: str, *, registered: Mapping[str, Path] | None = None, p
     if registered is not None and name in registered:
         folder = str(registered[name].resolve())
         return TokenizerRecord(name=name, folder=folder, digest=load_tokenizer(name, folder).digest)
-    if paths and Path(name).is_dir():
-        folder = Path(name).resolve()
+    if paths and (place := place_of(name)).is_dir():
+        folder = place.resolve()
         return TokenizerRecord(
             name=folder.name, folder=str(folder), digest=load_tokenizer(folder.name, str(folder)).digest
         )

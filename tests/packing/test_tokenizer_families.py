@@ -323,6 +323,31 @@ def test_a_class_that_changes_the_pipeline_changes_the_digest_and_splitting_spec
         digest({"split_special_tokens": True})
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("tokenizer.json", b"[" * 100_000, "cannot be read as JSON"),
+        ("tokenizer.json", b'{"model": {"type": "BPE", "vocab": 5, "merges": []}}', ""),
+        (
+            "tokenizer.json",
+            b'{"model": {"type": "BPE", "vocab": {}, "merges": []}, "added_tokens": [5]}',
+            "another form",
+        ),
+        ("tokenizer.json", b'{"model": {"vocab": [["a"]]}, "added_tokens": [{"content": "x"}]}', "another form"),
+        ("tokenizer_config.json", b"[" * 100_000, "is no JSON"),
+        ("tokenizer_config.json", b'{"added_tokens_decoder": {"first": {"content": "x"}}}', "another form"),
+        ("tokenizer_config.json", b"\xff\xff\xff", "is no JSON"),
+        ("chat_template.jinja", b"{{ messages }}\xff", "chat_template.jinja is not UTF-8 (byte 14)"),
+    ],
+)
+def test_files_of_another_form_are_refused_in_a_sentence(tmp_path, file, text, said):
+    (tmp_path / "tokenizer.json").write_text(family("bpe").to_str())
+    (tmp_path / file).write_bytes(text)
+    with pytest.raises(TokenizerError) as caught:
+        Tokenizer.load(tmp_path)
+    assert said in caught.value.message
+
+
 def test_dropout_is_switched_off():
     value = json.loads(family("bpe").to_str())
     value["model"]["dropout"] = 0.9

@@ -217,6 +217,30 @@ def test_a_file_that_is_no_predictions_is_left_alone(tmp_path):
     with pytest.raises(InputError, match="line 1 is no prediction of ours"):
         answered(path)
     assert path.read_text() == "buy milk\n"
+    for text in (
+        "one line without an end",
+        '{"model": "tiny"}',
+        '{"id": "a", "messages": []}\n',
+        '{"id": 1}',
+        '{"id": "a", "text": "b"}',
+    ):
+        path.write_text(text)
+        with pytest.raises(InputError, match="line 1 is no prediction of ours"):
+            answered(path)
+        assert path.read_text() == text
+
+
+def test_what_is_torn_off_is_cut_and_what_others_wrote_is_closed(tmp_path):
+    path = tmp_path / "p.jsonl"
+    whole = '{"id": "a", "prediction": "x"}\n'
+    for torn in ('{"id": "b", "pred', '{"id', "{"):
+        path.write_text(whole + torn)
+        assert answered(path) == {"a"}
+        assert path.read_text() == whole
+    for unclosed in ('{"prediction":"y","id":"b"}', '{"id": "b", "prediction": "y"}'):
+        path.write_text(whole + unclosed)
+        assert answered(path) == {"a", "b"}
+        assert path.read_text() == f"{whole}{unclosed}\n"
 
 
 def test_the_key_stays_out_of_reprs():

@@ -11,6 +11,7 @@ import sys
 import pytest
 import yaml
 
+from packing.tokenizers import BUILTIN
 from service.cli import COMMANDS, main
 from tests.conftest import conversation, write_lines
 
@@ -169,6 +170,61 @@ def test_bad_sources(tmp_path, capsys, what):
     assert not (tmp_path / "set").exists()
 
 
+MANIFESTS = {
+    "a spec that was changed": (lambda m: m["spec"].update(probability=0.25), "fingerprint is not that of its spec"),
+    "an input that was changed": (lambda m: m["inputs"][0].update(sha256="0" * 64), "fingerprint is not that of"),
+    "another tokenizer": (lambda m: m["tokenizer"].update(digest="0" * 64), "fingerprint is not that of its spec"),
+    "no tokenizer": (lambda m: m["tokenizer"].clear(), "lacks what its fingerprint is taken of ('digest')"),
+    "a fingerprint that was changed": (lambda m: m.update(fingerprint="0" * 64), "fingerprint is not that of its spec"),
+    "a split that the name is not of": (lambda m: m["files"][0].update(split="test"), "of the split 'test' by the"),
+    "no card": (lambda m: m["documents"].pop(0), "does not name README.md"),
+    "no spec": (lambda m: m.update(spec=None), "None stands where a dict belongs"),
+    "a path that is none": (lambda m: m["files"][0].update(path=7), "7 stands where a str belongs"),
+    "a path with NUL": (lambda m: m["files"][0].update(path="data/train-\0"), "NUL in a text"),
+    "rows that are none": (lambda m: m["files"][0].update(rows="20"), "'20' stands where a int belongs"),
+    "a file twice": (lambda m: m["files"].append(m["files"][0]), "counts 60 rows, its files hold 80"),
+}
+
+
+@pytest.mark.parametrize("what", MANIFESTS)
+def test_a_manifest_that_was_changed_is_exit_1_with_the_reason(good, tmp_path, capsys, what):
+    change, said = MANIFESTS[what]
+    run(capsys, "build", good, "--out", tmp_path / "set")
+    place = tmp_path / "set/manifest.json"
+    value = json.loads(place.read_text())
+    change(value)
+    place.write_text(json.dumps(value))
+    code, out, err = run(capsys, "verify", tmp_path / "set")
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert said in err
+    place.write_text("[" * 100_000)
+    assert "is damaged or no manifest" in run(capsys, "verify", tmp_path / "set")[2]
+
+
+def test_a_file_that_readers_would_take_for_the_datasets_is_found(good, tmp_path, capsys):
+    run(capsys, "build", good, "--out", tmp_path / "set")
+    (tmp_path / "set/data/.hidden.parquet").write_bytes(b"x")
+    (tmp_path / "set/data/notes.txt").write_bytes(b"x")
+    assert run(capsys, "verify", tmp_path / "set")[0] == 0
+    (tmp_path / "set/data/more.parquet").write_bytes(b"x")
+    code, _, err = run(capsys, "verify", tmp_path / "set")
+    assert (code, err) == (
+        1,
+        "error: data/more.parquet is none of the dataset's files, and would be read with them: take it away\n",
+    )
+
+
+def test_home_directories_are_known(good, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "tok").mkdir()
+    for file in BUILTIN.glob("*.json"):
+        (tmp_path / "tok" / file.name).write_bytes(file.read_bytes())
+    spec = spec_file(tmp_path, source={"path": "~/talks.jsonl"}, tokenizer="~/tok")
+    assert run(capsys, "build", spec, "--out", tmp_path / "set")[0] == 0
+    spec = spec_file(tmp_path, source={"path": "~nobody-of-that-name/x"})
+    assert run(capsys, "build", spec, "--out", tmp_path / "set")[2] == "error: ~nobody-of-that-name/x does not exist\n"
+
+
 def test_a_failed_build_harms_nothing_that_was_there(good, tmp_path, capsys):
     precious = tmp_path / "set"
     precious.mkdir()
@@ -211,6 +267,14 @@ def test_places_that_cannot_be_written_are_one_line(good, tmp_path, capsys, monk
     monkeypatch.setattr("service.commands.build.take_in_sources", refused)
     assert run(capsys, "build", good, "--out", tmp_path / "set") == (1, "", "error: /somewhere: Permission denied\n")
 
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("service.commands.build.take_in_sources", full)
+    code, _, err = run(capsys, "build", good, "--out", tmp_path / "set", "--json")
+    assert (code, json.loads(err)["error"]["code"]) == (1, "insufficient_storage")
+    assert "no space left" in json.loads(err)["error"]["message"]
+
 
 @pytest.mark.parametrize("command", ["build", "preview"])
 def test_pipes_and_devices_are_no_sources(tmp_path, capsys, command):
@@ -232,6 +296,7 @@ def test_pipes_and_devices_are_no_sources(tmp_path, capsys, command):
         ["jobs", "--limit", "0"],
         ["serve", "--port", "65536"],
         ["ask", "x", "--concurrency", "0"],
+        ["score", "x", "y", "--plot", "map.xyz"],
     ],
 )
 def test_numbers_out_of_bounds_are_said_in_the_users_words(capsys, words):

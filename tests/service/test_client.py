@@ -68,6 +68,23 @@ def test_a_download_is_whole(client, dataset, tmp_path):
     assert list((tmp_path / "d").rglob("*.part")) == []
 
 
+def test_a_download_takes_no_file_of_anybody_else_and_mends_its_own(client, dataset, tmp_path):
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "README.md").write_text("years of work")
+    with pytest.raises(DatasetError, match=r"README\.md stands there already and is not the dataset's"):
+        client.download(dataset, project)
+    assert (project / "README.md").read_text() == "years of work"
+    assert [p.name for p in project.rglob("*.parquet")] == []
+    client.download(dataset, tmp_path / "d")
+    (tmp_path / "d/README.md").write_text("damaged")
+    client.download(dataset, tmp_path / "d")
+    whole(tmp_path / "d")
+    (tmp_path / "d/manifest.json").unlink()
+    client.download(dataset, tmp_path / "d")
+    whole(tmp_path / "d")
+
+
 def test_an_upload_carries_its_sha256(client, wire, tmp_path):
     place = tmp_path / "a.jsonl"
     place.write_bytes(conversations(3))

@@ -10,6 +10,7 @@ import pytest
 
 from service.cli import main
 from service.engine import cluster
+from service.engine.executor import RayExecutor
 
 TOKEN = "0123456789abcdef" * 3
 
@@ -40,6 +41,23 @@ def test_a_head_has_no_dashboard_and_no_token_on_its_command_line():
     assert {"--head", "--include-dashboard=false", "--port=6380", "--num-cpus=3", "--disable-usage-stats"} <= set(words)
     assert "--address=127.0.0.1:6380" in cluster.worker_words("127.0.0.1:6380", cpus=1)
     assert not any("token" in word for word in words)
+
+
+@pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
+def test_a_folder_in_which_sockets_have_no_room_is_refused_before_ray_is_started(name, monkeypatch):
+    longest = "/" + "t" * (cluster.SOCKET_NAME - len(cluster.SESSION) - 1)
+    cluster.check_folder({name: longest})
+    cluster.check_folder({"TMPDIR": longest * 9, "RAY_TMPDIR": "/short"})
+    cluster.check_folder({})
+    with pytest.raises(cluster.ClusterError, match=f"below {name}=.*set RAY_TMPDIR to a folder of at most 39 bytes"):
+        cluster.check_folder({name: longest + "t"})
+    monkeypatch.setattr(cluster.subprocess, "Popen", pytest.fail)
+    with pytest.raises(cluster.ClusterError, match="have no room"):
+        cluster.Node(["start"], {name: longest * 2})
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv(name, longest * 2)
+    with pytest.raises(cluster.ClusterError, match="have no room"):
+        RayExecutor(workers=1).start()
 
 
 @pytest.mark.parametrize("words", [["worker"], ["runner", "--ray-head"]])

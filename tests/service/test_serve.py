@@ -184,6 +184,15 @@ def test_upload_job_download_and_a_killed_runner(serve, tmp_path):
     assert len(addresses) > 3
     assert set(addresses) <= {"0100007F", "0000000000000000FFFF00000100007F"}
 
+    # and none of Ray's processes tells its makers anything, or looks for models on the network
+    told = [
+        set((Path("/proc") / str(pid) / "environ").read_bytes().split(b"\0"))
+        for pid, line in served.processes().items()
+        if "raylet" in line or "gcs_server" in line
+    ]
+    assert len(told) >= 2
+    assert all({b"RAY_USAGE_STATS_ENABLED=0", b"HF_HUB_OFFLINE=1"} <= environ for environ in told)
+
     # the command line, from a local file to a checked dataset
     small = conversations(30)
     (tmp_path / "small.jsonl").write_bytes(small)

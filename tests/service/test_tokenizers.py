@@ -98,6 +98,8 @@ def test_the_same_tokenizer_by_another_name_is_the_same_dataset(api, services):
         ({"tokenizer__json": b"[1]"}, "invalid_tokenizer", "holds no `model`"),
         ({"tokenizer__json": b'{"model": {"type": "pickle"}}'}, "invalid_tokenizer", ""),
         ({"tokenizer_config__json": b"[]"}, "invalid_tokenizer", "tokenizer_config.json"),
+        ({"tokenizer_config__json": b'{"added_tokens_decoder": {"x": "y"}}'}, "invalid_tokenizer", "of another form"),
+        ({"chat_template__jinja": b"\xff\xfe"}, "invalid_tokenizer", "chat_template.jinja is not UTF-8 (byte 0)"),
         ({"chat_template__jinja": b"{% for x in %}"}, "invalid_tokenizer", "cannot be parsed"),
         ({"chat_template__jinja": LOOPS}, "invalid_tokenizer", "stopped"),
         (

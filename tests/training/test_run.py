@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -249,6 +250,22 @@ def test_a_folder_that_cannot_be_written_is_said_in_a_sentence(config_of: Build,
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match=r"the run could not go on: .*file"):
         run(config_of(checkpoint={"dir": str(tmp_path / "file" / "run")}))
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_weights_that_find_no_room_are_said_in_a_sentence(config_of: Build, tmp_path: Path, background: bool):
+    """Whoever writes them says it in words of his own: a limit on a file's size is seen here as a full disk is."""
+    value = config_of(checkpoint={"dir": str(tmp_path / "run"), "every": 1, "background": background}, steps=3)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, before[1]))
+    try:
+        with pytest.raises(TrainingError, match=r"the run could not go on: .*File too large"):
+            run(value)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list((tmp_path / "run").glob("step-*"))
+    _, metrics = run(value)
+    assert [m["step"] for m in metrics] == [1, 2, 3], "nothing was kept, so nothing was lost"
 
 
 def test_the_optimizer_steps_with_the_schedules_rate_and_a_clipped_gradient(
