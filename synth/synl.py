@@ -27,7 +27,7 @@ __all__ = ["Spec", "build", "charts", "check", "conclude", "needs_survey", "plan
 
 SHARD_TOKENS = 2 * 1024 * 1024
 """Tokens of a shard where the spec says nothing: some seconds' work."""
-FIRST_ROWS, BATCH_ROWS, BATCH_TOKENS = 4, 64, 256 * 1024
+FIRST_ROWS, BATCH_ROWS, BATCH_TOKENS = 4, 64, 512 * 1024
 """Rows of a shard's first batch, which a preview waits for, and of every other; where batches end leaves no trace in a file."""
 AUDITED = 16
 """One row in so many has its answers recomputed while it is built, and the first row of every shard."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,11 +20,13 @@ from synth.tables.wording import NOT_IN_TABLE
 def count_rows(spec: Spec, records: Sequence[Mapping[str, Any]], fitted: Sequence[Fitted], tally: Tally) -> None:
     """Count some rows, each with the conversation that it was made of."""
     longest = spec.length.max if isinstance(spec.length, Span) else max(spec.length)
+    counts: Counter[str] = Counter()
     for record, found in zip(records, fitted, strict=True):
-        for name in ("split", "format", "locale"):
-            tally.count(f"{name}_{record[name]}")
-        tally.count("questions", len(record["answers"]))
-        _count_questions(record, found, tally)
+        counts.update([f"{name}_{record[name]}" for name in ("split", "format", "locale")])
+        counts["questions"] += len(record["answers"])
+        _count_questions(record, found, counts)
+    for name, count in counts.items():
+        tally.count(name, count)
     tally.histogram("row_tokens", Histogram(powers_of_two(longest))).add([record["n_tokens"] for record in records])
     tally.histogram("table_rows", Histogram(powers_of_two(65536))).add([found.table_rows for found in fitted])
     tally.histogram("turns", Histogram(list(range(1, 66)))).add([len(record["answers"]) for record in records])
@@ -34,15 +37,15 @@ def count_rows(spec: Spec, records: Sequence[Mapping[str, Any]], fitted: Sequenc
     tally.histogram("evidence_depth_percent", Histogram(even_edges(99, 20))).add(np.concatenate(depths))
 
 
-def _count_questions(record: Mapping[str, Any], found: Fitted, tally: Tally) -> None:
+def _count_questions(record: Mapping[str, Any], found: Fitted, counts: Counter[str]) -> None:
     """Count the questions of one row."""
     absent = NOT_IN_TABLE[found.outline.language]
     responses = record["messages"][1::2]
     for (task, _), answer, response in zip(found.outline.turns, record["answers"], responses, strict=True):
-        tally.count(f"task_{task.name}")
-        tally.count(f"family_{task.family}")
-        tally.count("questions_unanswerable", answer == absent)
-        tally.count("questions_with_steps", response["content"] != answer)
+        counts[f"task_{task.name}"] += 1
+        counts[f"family_{task.family}"] += 1
+        counts["questions_unanswerable"] += answer == absent
+        counts["questions_with_steps"] += response["content"] != answer
 
 
 def charts(tally: Tally) -> dict[str, Any]:

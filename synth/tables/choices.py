@@ -44,7 +44,8 @@ class Choices:
 
     def below(self, end: int) -> int:
         """A whole number in 0..end-1."""
-        return min(int(self.uniform() * end), end - 1)
+        number = int(self.uniform() * end)
+        return number if number < end else end - 1
 
     def between(self, least: int, most: int) -> int:
         """A whole number in least..most, both included."""

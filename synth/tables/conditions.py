@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +30,7 @@ BOUNDS: dict[Language, dict[tuple[str, str], str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conditions:
+class Conditions(NamedTuple):
     """`rows` int64 [n] that meet them, in table order; `where` as data; `columns` they read; `clause` as a part of a sentence: English
     puts it behind what it is about, with a space before it, Chinese before, with 的 behind it."""
 
@@ -49,14 +47,15 @@ def anything(table: Table) -> Conditions:
 
 def choose(table: Table, choices: Choices, *, least: int, most: int) -> Conditions | None:
     """Conditions that at least `least` and at most `most` rows meet; None where some tries find none."""
+    every = np.arange(table.rows)
     for _ in range(TRIES):
         parts: list[tuple[Column, str, str]] = []
-        rows = np.arange(table.rows)
+        rows = every
         categories, measures = table.of_sort("category"), table.of_sort("number", "date")
         if categories and choices.flag(0.65):
             column = table.columns[choices.pick(categories)]
             value: str = column.cell(choices.below(table.rows))
-            rows = rows[column.cells == value]
+            rows = np.flatnonzero(column.cells == value)
             parts.append((column, "=", value))
         if len(rows) >= least and (not parts or len(rows) > most or choices.flag(0.3)):
             column = table.columns[choices.pick(measures)]
@@ -95,12 +94,12 @@ def _bound(column: Column, values: NDArray[np.int64], choices: Choices, *, wante
     place = len(ordered) - wanted if upper else wanted
     if upper:
         inside = int(ordered[place])
-        below = ordered[ordered < inside]
-        lowest = int(below[-1]) + 1 if len(below) else inside
+        below = int(ordered.searchsorted(inside))
+        lowest = int(ordered[below - 1]) + 1 if below else inside
         return ">=", _limit(column, lowest, inside)
     inside = int(ordered[place - 1])
-    above = ordered[ordered > inside]
-    highest = int(above[0]) - 1 if len(above) else inside
+    above = int(ordered.searchsorted(inside, side="right"))
+    highest = int(ordered[above]) - 1 if above < len(ordered) else inside
     return "<=", _limit(column, inside, highest)
 
 

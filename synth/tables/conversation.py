@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,18 +23,15 @@ MOST_TURNS = 64
 SPACE: dict[Language, str] = {"en": " ", "zh": ""}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """A question as it stands in a conversation, in words and, as `query`, in JSON."""
+class Question(NamedTuple):
+    """A question as it stands in a conversation."""
 
     asked: Asked
-    query: str
     text: str
     steps: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Body:
+class Body(NamedTuple):
     """A table as text: head, rows with `between` between them, tail. `rows` are those of the table, in order, `sizes` int64 [rows] how many
     code points each has."""
 
@@ -55,8 +52,7 @@ class Body:
         return len(self.title) + len(self.head) + np.cumsum(steps) - steps
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conversation:
+class Conversation(NamedTuple):
     """A finished conversation: its messages, and what the row says of every question. `evidence` int64 [n, 3] are (question, start, end)
     in code points of the first message."""
 
@@ -69,27 +65,25 @@ class Conversation:
 def ask_all(outline: Outline, tables: Tables, each: Sequence[Choices], split: Split) -> list[Question] | None:
     """A question for each turn, no two the same; None where the tables do not lend themselves to one of them."""
     questions: list[Question] = []
-    seen: set[str] = set()
+    language = outline.language
     for (task, request), choices in zip(outline.turns, each, strict=True):
         choices.restart()
         for trial in range(TRIES):
             # A question that cannot be asked in vain here is asked with an answer.
             in_vain = request.lacking and trial < TRIES // 2
             asked = task.ask(tables, choices, Request(steps=request.steps, lacking=in_vain))
-            query = "" if asked is None else to_json(asked.query)
-            if asked is not None and query not in seen:
+            if asked is not None and all(asked.query != question.asked.query for question in questions):
                 break
         else:
             return None
-        seen.add(query)
         steps = asked.steps if request.steps else ()
-        wordings = task.wordings[asked.wording][outline.language].of(split)
-        notes = [fill(note[outline.language], asked.words) for note in asked.notes]
+        wordings = task.wordings[asked.wording][language].of(split)
+        notes = [fill(note[language], asked.words) for note in asked.notes]
         if steps:
-            notes.append(choices.pick(STEPS[outline.language].of(split)))
+            notes.append(choices.pick(STEPS[language].of(split)))
         sentence = fill(choices.pick(wordings), asked.words)
-        text = SPACE[outline.language].join([sentence, *notes])
-        questions.append(Question(asked=asked, query=query, text=text, steps=steps))
+        text = SPACE[language].join([sentence, *notes])
+        questions.append(Question(asked=asked, text=text, steps=steps))
     return questions
 
 
@@ -135,21 +129,25 @@ def evidence_of(
     """Where in the first message, which holds `texts` of the `bodies`, the evidence of every question lies: (question, start, end) in
     code points, int64 [n, 3]."""
     base = len(introduction) + 2 + (len(questions[0].text) + 2 if outline.question_first else 0)
-    bases = base + np.cumsum([0, *(len(text) + 2 for text in texts[:-1])])
-    starts = [start + body.starts() for start, body in zip(bases, bodies, strict=True)]
+    begins: list[NDArray[np.int64]] = []
+    first_rows: list[int] = []
+    rows_before = 0
+    for body, text in zip(bodies, texts, strict=True):
+        begins.append(base + body.starts())
+        first_rows.append(rows_before)
+        base, rows_before = base + len(text) + 2, rows_before + len(body.rows)
     needed = [
-        (number, rows, table)
+        (number, rows + first_row)
         for number, question in enumerate(questions)
-        for table, rows in enumerate(question.asked.evidence)
+        for first_row, rows in zip(first_rows, question.asked.evidence, strict=False)
         if len(rows)
     ]
-    evidence = np.zeros((sum(len(rows) for _, rows, _ in needed), 3), np.int64)
-    at = 0
-    for number, rows, table in needed:
-        block = evidence[at : at + len(rows)]
-        block[:, 0], block[:, 1] = number, starts[table][rows]
-        block[:, 2] = block[:, 1] + bodies[table].sizes[rows]
-        at += len(rows)
+    evidence = np.zeros((sum(len(rows) for _, rows in needed), 3), np.int64)
+    if needed:
+        every = np.concatenate([rows for _, rows in needed])
+        evidence[:, 0] = np.repeat([number for number, _ in needed], [len(rows) for _, rows in needed])
+        evidence[:, 1] = np.concatenate(begins)[every]
+        evidence[:, 2] = evidence[:, 1] + np.concatenate([body.sizes for body in bodies])[every]
     return evidence
 
 
@@ -159,7 +157,7 @@ def conversation_of(
     """The messages with what the row says of every question."""
     return Conversation(
         messages=messages,
-        queries=[question.query for question in questions],
+        queries=[to_json(question.asked.query) for question in questions],
         answers=[question.asked.answer for question in questions],
         evidence=evidence,
     )

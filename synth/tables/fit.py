@@ -7,9 +7,8 @@ conversations have their length at once and nearly all others at the second coun
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +34,7 @@ from synth.tables.lengths import TokenCounter, adjusted, shortest
 from synth.tables.outline import Mix, Outline, draw
 from synth.tables.render.format import Format
 from synth.tables.schema import Schema
-from synth.tables.table import Table, Tables
+from synth.tables.table import Table, Tables, are_first
 from synth.tables.uniforms import Sizes
 from synth.values.pools import Split
 
@@ -216,6 +215,7 @@ class _Attempt:
     def __init__(self, drawn: Drawn, tables: Tables, counter: TokenCounter, split: Split) -> None:
         self._drawn, self._outline, self._tables, self._counter = drawn, drawn.outline, tables, counter
         self._split: Split = split
+        self._introduction = opening(drawn.outline, tables, drawn.opening, split)
 
     def fit(self, target: int) -> Fitted | None:
         """The conversation with n_tokens in shortest(target)..target, or in 1..target if its table has the most rows it may have; or
@@ -236,7 +236,8 @@ class _Attempt:
             draft = self._draft(Tables(main=main.take(chosen), second=second), head, beside)
             if draft is None:
                 return None
-            draft.put(list(itemgetter(*chosen.tolist())(lines)), sizes[chosen])
+            taken = lines[: len(chosen)] if are_first(chosen) else [lines[row] for row in chosen.tolist()]
+            draft.put(taken, sizes[chosen])
             tokens = self._counter.conversation(draft.messages)
             low = 1 if len(chosen) == most else target - window
             if low <= tokens <= target:
@@ -280,10 +281,8 @@ class _Attempt:
         questions = ask_all(self._outline, tables, self._drawn.questions, self._split)
         if questions is None:
             return None
-        self._drawn.opening.restart()
-        introduction = opening(self._outline, tables, self._drawn.opening, self._split)
         first = body_of(self._outline, tables.main.name, head, [])
-        return _Draft(self._outline, introduction, [first, *others], questions)
+        return _Draft(self._outline, self._introduction, [first, *others], questions)
 
 
 class _Draft:
@@ -298,7 +297,7 @@ class _Draft:
     def put(self, lines: list[str], sizes: NDArray[np.int64]) -> None:
         """Put in the rows of the main table as they are rendered; `sizes` int64 [rows] are their lengths in characters."""
         main, *others = self._bodies
-        self._bodies = [replace(main, rows=lines, sizes=sizes), *others]
+        self._bodies = [main._replace(rows=lines, sizes=sizes), *others]
         self._texts = [body.text() for body in self._bodies]
         self.messages = messages_of(self._outline, self._introduction, self._texts, self._questions)
 

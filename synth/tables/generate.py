@@ -4,7 +4,6 @@ others. What is computed together is the same for each table as by itself."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synth.tables.schema import Field, Part, Schema, language_of, phrase_of
-from synth.tables.table import Column, Indices, Sort, Table, Tables
+from synth.tables.table import Column, Heading, Indices, Sort, Table, Tables
 from synth.tables.uniforms import MAIN, SECOND, Sizes, Uniforms, runs, uniforms
 from synth.values.columns import (
     Category,
@@ -29,7 +28,7 @@ from synth.values.columns import (
 )
 from synth.values.keys import DIGITS, exchanged, key_cells, key_numbers
 from synth.values.picks import Pick, cells_picked, picked, picks_of
-from synth.values.pools import Cells, Pieces, Split
+from synth.values.pools import Cells, Pieces, Split, signs_of
 
 SORTS: dict[type[Content], Sort] = {
     Key: "key",
@@ -51,16 +50,11 @@ class Wanted(NamedTuple):
     locale: str
 
 
-class _Heading(NamedTuple):
-    """What is known of a column before it is drawn; `picks` are the parts of its cells where they are words of lists, `weights` the values
-    of a category and where their shares end."""
+class _Content(NamedTuple):
+    """What is known of a column before it is drawn: its heading, the parts of its cells where they are words of lists, and of a category
+    the values and where their shares end."""
 
-    title: str
-    phrase: str
-    unit: str
-    sort: Sort
-    decimals: int
-    additive: bool
+    heading: Heading
     picks: tuple[Pick, ...]
     weights: tuple[Cells, NDArray[np.float64]] | None
 
@@ -90,18 +84,8 @@ class _Unmade:
         part, language = self.part, language_of(self.locale)
         columns: list[Column] = []
         for number, field in enumerate(part.fields):
-            heading = _heading(field, self.locale, split)
-            column = Column(
-                title=heading.title,
-                phrase=heading.phrase,
-                unit=heading.unit,
-                sort=heading.sort,
-                cells=self.cells[number],
-                numbers=self.values.get(number),
-                decimals=heading.decimals,
-                additive=heading.additive,
-            )
-            columns.append(column)
+            heading = _content(field, self.locale, split).heading
+            columns.append(Column(heading, self.cells[number], self.values.get(number)))
         return Table(
             name=part.word(part.name, language),
             language=language,
@@ -111,6 +95,7 @@ class _Unmade:
             columns=tuple(columns),
             key=part.key,
             rows=len(self.rows.keys),
+            sorts={},
         )
 
 
@@ -204,27 +189,27 @@ def _spell_keys(tables: Sequence[_Unmade]) -> None:
 def _pick_words(tables: Sequence[_Unmade], split: Split) -> None:
     """The columns of words, phrases and days."""
     columns = [
-        (table, number, heading)
+        (table, number, content)
         for table in tables
         for number, field in enumerate(table.part.fields)
-        if (heading := _heading(field, table.locale, split)).picks
+        if (content := _content(field, table.locale, split)).picks
     ]
     picks: list[Pick] = []
     uniforms_of_picks: list[NDArray[np.float64]] = []
     rows: list[Indices] = []
-    for table, number, heading in columns:
+    for table, number, content in columns:
         begin = table.part.uniforms[number].start
-        for pick in heading.picks:
+        for pick in content.picks:
             picks.append(pick)
             uniforms_of_picks.append(table.drawn[begin + pick.uniform])
-            rows.append(table.rows.texts if heading.sort == "text" else table.rows.places)
+            rows.append(table.rows.texts if content.heading.sort == "text" else table.rows.places)
     places = iter(picked(picks, uniforms_of_picks, rows))
-    for table, number, heading in columns:
-        of_column = [next(places) for _ in heading.picks]
-        table.cells[number] = cells_picked(heading.picks, of_column)
-        content = table.part.fields[number].content
-        if isinstance(content, Day):
-            table.values[number] = of_column[0] + content.first.toordinal()
+    for table, number, content in columns:
+        of_column = [next(places) for _ in content.picks]
+        table.cells[number] = cells_picked(content.picks, of_column)
+        days = table.part.fields[number].content
+        if isinstance(days, Day):
+            table.values[number] = of_column[0] + days.first.toordinal()
 
 
 def _find_numbers(tables: Sequence[_Unmade]) -> None:
@@ -246,7 +231,7 @@ def _weigh(tables: Sequence[_Unmade], split: Split) -> None:
     """The columns of categories."""
     for table in tables:
         for number, field in enumerate(table.part.fields):
-            weights = _heading(field, table.locale, split).weights
+            weights = _content(field, table.locale, split).weights
             if weights is not None:
                 values, ends = weights
                 u = table.drawn[table.part.uniforms[number].start][table.rows.places]
@@ -266,22 +251,26 @@ def _refer(table: _Unmade, second: _Unmade | None) -> None:
 
 
 @lru_cache(maxsize=4096)
-def _heading(field: Field, locale: str, split: Split) -> _Heading:
+def _content(field: Field, locale: str, split: Split) -> _Content:
     content, language = field.content, language_of(locale)
     title = field.title(language)
     phrase, unit = phrase_of(title, language)
-    return _Heading(
+    picks = picks_of(content, locale, language, split) if isinstance(content, Day | Phrases | Words) else ()
+    weights = weighted(content, language, split) if isinstance(content, Category) else None
+    lists = [weights[0]] if weights is not None else [pick.words for pick in picks]
+    heading = Heading(
         title=title,
         phrase=phrase,
         unit=unit,
         sort=SORTS[type(content)],
         decimals=content.decimals if isinstance(content, Number) else 0,
         additive=not isinstance(content, Number) or content.additive,
-        picks=picks_of(content, locale, language, split) if isinstance(content, Day | Phrases | Words) else (),
-        weights=weighted(content, language, split) if isinstance(content, Category) else None,
+        signs=signs_of(lists),
+        longest=sum(max(map(len, words)) for words in lists) if lists else None,
     )
+    return _Content(heading, picks, weights)
 
 
 def reordered(table: Table, order: list[int]) -> Table:
     """The table with its columns in another order."""
-    return replace(table, columns=tuple(table.columns[i] for i in order), key=order.index(table.key), sorts={})
+    return table._replace(columns=tuple([table.columns[i] for i in order]), key=order.index(table.key), sorts={})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,16 +21,14 @@ NO_ROWS: Indices = np.zeros(0, np.int64)
 NO_EVIDENCE: Evidence = (NO_ROWS, NO_ROWS)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(NamedTuple):
     """What is wanted of a task: worked `steps` beside the answer, or a question that the table does not answer (`lacking`)."""
 
     steps: bool
     lacking: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Asked(NamedTuple):
     """A question on a table. `wording` names the set of sentences and `words` fill their places; `notes` say how ties, order and
     rounding are meant; `evidence` are the rows that are needed, those of the main table and those of the second; `steps` may be empty where
     none are wanted."""

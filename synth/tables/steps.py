@@ -19,8 +19,13 @@ def fact(table: Table, row: int, columns: Sequence[Column], *, named: bool = Fal
 
 
 def facts(table: Table, rows: Indices, columns: Sequence[Column]) -> list[str]:
-    """What stands in some rows, row by row."""
-    return [fact(table, row, columns) for row in rows.tolist()]
+    """What stands in some rows, row by row: `fact` of each."""
+    cells = [[f"{column.title} = {cell}" for cell in column.cells_at(rows)] for column in columns]
+    before, behind, between = ("第", "行：", "；") if table.language == "zh" else ("Row ", ": ", "; ")
+    return [
+        f"{before}{row + 1}{behind}{between.join(told)}"
+        for row, told in zip(rows.tolist(), zip(*cells, strict=True), strict=True)
+    ]
 
 
 def absent(column: Column, value: str, language: Language) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,31 +15,53 @@ Sort = Literal["key", "reference", "text", "category", "number", "date"]
 Indices = NDArray[np.int64]
 
 
-class Column:
-    """One column of n rows: `cells` [n] strings as they are rendered; `numbers` int64 [n] of a number (in units of its last digit) or
-    a date (in days), else None. `title` heads it, `phrase` names it in a sentence, `unit` is "" where it has none; `additive` says
-    whether a sum of it means anything. Never changed; what `take` makes gathers its rows when they are first looked at."""
+class Heading(NamedTuple):
+    """What a column is, whatever its rows: `title` heads it, `phrase` names it in a sentence, `unit` is "" where it has none, `decimals`
+    are those of its numbers, `additive` says whether a sum of it means anything. Of the signs that formats treat apart (SIGNS) only
+    `signs` may stand in its cells, any where it is None; and no cell has more than `longest` characters, where that is known."""
 
-    __slots__ = ("_cells", "_numbers", "_rows", "additive", "decimals", "phrase", "sort", "title", "unit")
+    title: str
+    phrase: str
+    unit: str
+    sort: Sort
+    decimals: int = 0
+    additive: bool = True
+    signs: frozenset[str] | None = None
+    longest: int | None = None
+
+
+class Column:
+    """One column of n rows under a heading: `cells` [n] strings as they are rendered; `numbers` int64 [n] of a number (in units of its last
+    digit) or a date (in days), else None. Never changed; what `take` makes gathers its rows when they are first looked at."""
+
+    __slots__ = ("_cells", "_numbers", "_rows", "heading", "sort", "title")
 
     def __init__(
         self,
-        *,
-        title: str,
-        phrase: str,
-        unit: str,
-        sort: Sort,
+        heading: Heading,
         cells: Cells | Pieces,
         numbers: NDArray[np.int64] | None = None,
-        decimals: int = 0,
-        additive: bool = True,
-        rows: Indices | None = None,
+        rows: Indices | slice | None = None,
     ) -> None:
-        """`rows` int64 [n] are those of `cells` and `numbers` that the column has; all of them where it is None."""
-        self.title, self.phrase, self.unit = title, phrase, unit
-        self.sort: Sort = sort
-        self.decimals, self.additive = decimals, additive
+        """`rows` int64 [n] or from the first on are those of `cells` and `numbers` that the column has; all of them where it is None."""
+        self.heading, self.title = heading, heading.title
+        self.sort: Sort = heading.sort
         self._cells, self._numbers, self._rows = cells, numbers, rows
+
+    @property
+    def phrase(self) -> str:
+        """What names it in a sentence."""
+        return self.heading.phrase
+
+    @property
+    def unit(self) -> str:
+        """Its unit, "" where it has none."""
+        return self.heading.unit
+
+    @property
+    def decimals(self) -> int:
+        """Digits behind the point of its numbers."""
+        return self.heading.decimals
 
     @property
     def cells(self) -> Cells:
@@ -60,7 +81,7 @@ class Column:
     def cell(self, row: int) -> str:
         """One of its cells."""
         cells = self._cells
-        if self._rows is not None:
+        if isinstance(self._rows, np.ndarray):
             row = self._rows[row]
         return cells.cell(row) if isinstance(cells, Pieces) else cells[row]
 
@@ -75,7 +96,7 @@ class Column:
             self._gather(self._rows)
         return self._numbers
 
-    def _gather(self, rows: Indices) -> None:
+    def _gather(self, rows: Indices | slice) -> None:
         self._cells = self._cells[rows]
         self._numbers = None if self._numbers is None else self._numbers[rows]
         self._rows = None
@@ -90,23 +111,12 @@ class Column:
         assert numbers is not None, self.title
         return numbers
 
-    def take(self, rows: Indices) -> Column:
-        """Some rows of the column, in the order given."""
-        return Column(
-            title=self.title,
-            phrase=self.phrase,
-            unit=self.unit,
-            sort=self.sort,
-            cells=self.pieces,
-            numbers=self.numbers,
-            decimals=self.decimals,
-            additive=self.additive,
-            rows=rows,
-        )
+    def take(self, rows: Indices | slice) -> Column:
+        """Some rows of the column, in the order given; a slice begins at the first."""
+        return Column(self.heading, self.pieces, self.numbers, rows)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class Table(NamedTuple):
     """A table of so many `rows`; `one` and `many` are what a sentence calls its rows, `its` is the pronoun for one; `key` is the number of
     the column that is unique; `sorts` keeps what `of_sort` found."""
 
@@ -118,7 +128,7 @@ class Table:
     columns: tuple[Column, ...]
     key: int
     rows: int
-    sorts: dict[tuple[Sort, ...], list[int]] = field(default_factory=dict[tuple[Sort, ...], list[int]], compare=False)
+    sorts: dict[tuple[Sort, ...], list[int]]
 
     @property
     def key_column(self) -> Column:
@@ -127,7 +137,10 @@ class Table:
 
     def take(self, rows: Indices) -> Table:
         """The table of some of its rows, in the order given."""
-        return replace(self, columns=tuple([column.take(rows) for column in self.columns]), rows=len(rows))
+        count = len(rows)
+        # The first rows, as most tables take them, are a view.
+        some = slice(count) if are_first(rows) else rows
+        return self._replace(columns=tuple([column.take(some) for column in self.columns]), rows=count)
 
     def of_sort(self, *sorts: Sort) -> list[int]:
         """The numbers of the columns of some sorts."""
@@ -136,8 +149,12 @@ class Table:
         return self.sorts[sorts]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tables:
+def are_first(rows: Indices) -> bool:
+    """Whether rows int64 [n] are 0 to n - 1, in order."""
+    return len(rows) > 0 and rows[-1] == len(rows) - 1 and bool((rows[:-1] < rows[1:]).all())
+
+
+class Tables(NamedTuple):
     """What a conversation is about: the main table and, where a question joins, the one it refers to."""
 
     main: Table

@@ -10,12 +10,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from packing.draws import Draws
+from packing.draws import Draws, philox
 from synth.tables.schema import Part, Schema
 
 VARIANTS = 64
 """Draws of one attempt, of four uniforms each: more than any table takes."""
 AT_ONCE = 4
+LOW = 0xFFFFFFFF
 MAIN, SECOND = "synl/cells", "synl/second"
 """The paths of the draws."""
 HIDDEN_ROWS = 24
@@ -94,18 +95,21 @@ def uniforms(seed: int, sizes: Sequence[Sizes], distractors: float) -> list[Unif
 
 def _together(draws: Draws, asked: Sequence[Draw]) -> list[list[NDArray[np.float64]]]:
     """The uniforms of some tables: the v-th of a row is the (v mod 4)-th of its draw v div 4."""
-    numbers = [
-        (each.conversation, each.attempt * VARIANTS + block, each.rows)
-        for each in asked
-        for block in _blocks(each.variants)[0]
-    ]
-    if not numbers:
+    if not asked:
         return []
-    table = np.array(numbers, np.uint64)
-    counts = table[:, 2].astype(np.int64)
-    ends = np.cumsum(counts)
-    places = np.arange(int(ends[-1]), dtype=np.uint64) - np.repeat((ends - counts).astype(np.uint64), counts)
-    words = draws.quarters(np.repeat(table[:, 0], counts), places, np.repeat(table[:, 1], counts))
+    rows: list[int] = []
+    numbers: list[tuple[int, int, int, int]] = []
+    begin = 0
+    for each in asked:
+        for block in _blocks(each.variants)[0]:
+            # A counter is (place, variant, conversation in two words); first stands here where the places of a block begin.
+            numbers.append((begin, each.attempt * VARIANTS + block, each.conversation & LOW, each.conversation >> 32))
+            rows.append(each.rows)
+            begin += each.rows
+    counters = np.repeat(np.array(numbers, np.uint64).T, rows, axis=1)
+    np.subtract(np.arange(begin, dtype=np.uint64), counters[0], out=counters[0])
+    words = philox(counters, draws.key).astype(np.float64)
+    words *= 2.0**-32
     found: list[list[NDArray[np.float64]]] = []
     begin = 0
     for each in asked:

@@ -6,8 +6,7 @@ even when seeded). Tables then take from the pools by arrays of indices: no cell
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -21,14 +20,16 @@ Cells = NDArray[np.object_]
 """Cells of a column: an array of strings."""
 
 
-@dataclass(frozen=True, slots=True)
 class Pieces:
     """Cells that are not yet put together: each is its pieces end to end, `parts`, of which an array holds one a cell and a string is the
-    same in all. Strings are made of the few cells that are asked for; what is rendered takes the pieces as they are."""
+    same in all. Strings are made of the few cells that are asked for; what is rendered takes the pieces as they are. Never changed."""
 
-    parts: tuple[str | Cells, ...]
+    __slots__ = ("parts",)
 
-    def __getitem__(self, rows: NDArray[np.int64]) -> Pieces:
+    def __init__(self, parts: tuple[str | Cells, ...]) -> None:
+        self.parts = parts
+
+    def __getitem__(self, rows: NDArray[np.int64] | slice) -> Pieces:
         """Some of the cells."""
         return Pieces(tuple([part if isinstance(part, str) else part[rows] for part in self.parts]))
 
@@ -48,6 +49,8 @@ class Pieces:
         return self.whole().tolist()
 
 
+SIGNS = (*map(chr, range(32)), *',|"\\&<>')
+"""Signs that a format of tables may have to write otherwise than they are."""
 POOL = 2000
 POOL_SEED = 20240605
 TEST_SHARE = 5
@@ -112,3 +115,9 @@ def as_cells(texts: tuple[str, ...] | list[str]) -> Cells:
     cells = np.empty(len(texts), object)
     cells[:] = texts
     return cells
+
+
+def signs_of(lists: Sequence[Cells]) -> frozenset[str]:
+    """Those of SIGNS that stand in a word of some lists."""
+    together = "".join(["".join(words) for words in lists])
+    return frozenset([sign for sign in SIGNS if sign in together])

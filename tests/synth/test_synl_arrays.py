@@ -26,9 +26,10 @@ from synth.tables.lengths import TokenCounter
 from synth.tables.render.format import threads_of, woven
 from synth.tables.render.formats import FORMATS
 from synth.tables.render.json import JSON_ARRAY, JSON_LINES
+from synth.tables.render.json import SPECIAL as JSON_SPECIAL
 from synth.tables.render.markdown import MARKDOWN
 from synth.tables.schemas.catalogue import SCHEMAS
-from synth.tables.table import Column
+from synth.tables.table import Column, Heading, are_first
 from synth.tables.uniforms import HIDDEN_ROWS, MAIN, SECOND, Sizes, runs, uniforms
 from synth.values.columns import (
     Category,
@@ -47,7 +48,7 @@ from synth.values.columns import (
 )
 from synth.values.keys import key_cells
 from synth.values.picks import cells_picked, picked, picks_of
-from synth.values.pools import Pieces, as_cells
+from synth.values.pools import SIGNS, Pieces, as_cells
 from tests.packing import templates
 from tests.packing.test_tokenizer_families import ours
 from tests.synth.support import LOCALES, counter, mix, row_of
@@ -100,6 +101,22 @@ def test_words_are_the_floor_of_their_uniform_modulo_their_number():
         assert len(picks) == uniforms_of(Words(pool))
 
 
+def test_what_a_heading_says_of_cells_holds_for_every_one():
+    """A format that escapes a sign looks for it only in columns that may have it."""
+    special = {",", '"', "\n", "\r", "\t", "\\", "|", *"&<>", *JSON_SPECIAL}
+    assert special <= set(SIGNS)
+    found = set()
+    for name, locale in product(SCHEMAS, (*LOCALES, "fr_FR")):
+        for split in ("train", "test"):
+            for column in tables_alone(SCHEMAS[name], rows=400, second=None, locale=locale, split=split).main.columns:
+                if column.sort in ("text", "category"):
+                    signs = {sign for cell in column.cells for sign in cell if sign in SIGNS}
+                    assert signs <= column.heading.signs
+                    assert max(map(len, column.cells)) <= column.heading.longest
+                    found |= signs
+    assert "," in found
+
+
 def test_contents_ask_for_as_many_uniforms_as_they_take():
     kinds, rows, rng = set(), [np.array([3, 1, 41])], np.random.default_rng(0)
     for schema in SCHEMAS.values():
@@ -117,16 +134,30 @@ def test_contents_ask_for_as_many_uniforms_as_they_take():
 
 
 def test_a_column_gathers_the_rows_it_was_asked_for():
-    column = Column(
-        title="T", phrase="t", unit="", sort="number", cells=as_cells(list("abcdef")), numbers=np.arange(6), decimals=1
-    )
+    column = Column(Heading("T", "t", "", "number", decimals=1), as_cells(list("abcdef")), np.arange(6))
     some = column.take(np.array([4, 0, 2]))
     fewer = some.take(np.array([1, 2]))
     assert fewer.cells.tolist() == ["a", "c"]
     assert fewer.values().tolist() == [0, 2]
     assert some.values().tolist() == [4, 0, 2]
     assert column.cells.tolist() == list("abcdef")
-    assert (some.sort, some.decimals, some.additive) == ("number", 1, True)
+    assert (some.title, some.phrase, some.unit, some.sort, some.decimals) == ("T", "t", "", "number", 1)
+    first = column.take(slice(3))
+    assert (first.cell(2), first.cells.tolist(), first.values().tolist()) == ("c", ["a", "b", "c"], [0, 1, 2])
+    assert first.take(np.array([2, 0])).cells.tolist() == ["c", "a"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "first"),
+    [([0, 1, 2], True), ([0], True), ([0, 2, 1], False), ([0, 1, 3], False), ([1, 0, 2], False), ([], False)],
+)
+def test_the_first_rows_in_order_are_told_from_others(rows, first):
+    table = tables_alone(SCHEMAS["ledger"], rows=9, second=None, locale="en_US", split="train").main
+    assert are_first(np.array(rows, np.int64)) == first
+    taken = table.take(np.array(rows, np.int64))
+    for column, whole in zip(taken.columns, table.columns, strict=True):
+        assert column.cells.tolist() == whole.cells[np.array(rows, np.int64)].tolist()
+    assert taken.rows == len(rows)
 
 
 def test_pieces_are_cells_that_are_put_together_when_asked_for():
@@ -134,7 +165,7 @@ def test_pieces_are_cells_that_are_put_together_when_asked_for():
     assert pieces.tolist() == ["K-a·1", "K-b·", "K-c·3"]
     assert [pieces.cell(row) for row in range(3)] == pieces.tolist()
     assert pieces[np.array([2, 0])].tolist() == ["K-c·3", "K-a·1"]
-    column = Column(title="T", phrase="t", unit="", sort="key", cells=pieces).take(np.array([2, 1, 0]))
+    column = Column(Heading("T", "t", "", "key"), pieces).take(np.array([2, 1, 0]))
     assert (column.cell(0), column.cells_at(np.array([1, 2]))) == ("K-c·3", ["K-b·", "K-a·1"])
     assert woven([threads_of(column), [["x", "y", "z"]]], ["<", ",", ">"]) == ["<K-c·3,x>", "<K-b·,y>", "<K-a·1,z>"]
     assert column.cells.tolist() == ["K-c·3", "K-b·", "K-a·1"]

@@ -25,7 +25,7 @@ from synth.tables.render.formats import FORMATS
 from synth.tables.schema import phrase_of
 from synth.tables.schemas.catalogue import SCHEMAS
 from synth.tables.steps import mean_of
-from synth.tables.table import Column, Table
+from synth.tables.table import Column, Heading, Table
 from synth.tables.tasks.catalogue import TASKS
 from synth.tables.wording import fill
 from synth.values import pools
@@ -293,10 +293,12 @@ def test_what_a_format_writes_is_read_back(form, cells):
     if any("```" in cell for pair in cells for cell in pair):
         return
     columns = [
-        Column(title=t, phrase=t, unit="", sort="text", cells=as_cells([pair[i] for pair in cells]))
+        Column(Heading(t, t, "", "text"), as_cells([pair[i] for pair in cells]))
         for i, t in enumerate(("A, title", "B | title"))
     ]
-    table = Table(name="T", language="en", one="", many="", its="its", columns=tuple(columns), key=0, rows=len(cells))
+    table = Table(
+        name="T", language="en", one="", many="", its="its", columns=tuple(columns), key=0, rows=len(cells), sorts={}
+    )
     rows = form.rows(table)
     body = Body(
         title="Table: T\n\n",
@@ -318,10 +320,10 @@ def test_what_a_format_writes_is_read_back(form, cells):
 def shallow_pools(monkeypatch):
     """Pools of a hundred words, forgotten afterwards: a hundred locales are tried here, not the depth of their pools."""
     monkeypatch.setattr(pools, "POOL", 100)
-    for cached in (pools.pool, pools._words, generate._heading):
+    for cached in (pools.pool, pools._words, generate._content):
         cached.cache_clear()
     yield
-    for cached in (pools.pool, pools._words, generate._heading):
+    for cached in (pools.pool, pools._words, generate._content):
         cached.cache_clear()
 
 

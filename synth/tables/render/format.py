@@ -39,9 +39,10 @@ def threads_of(column: Column) -> Threads:
 
 
 def escaped(column: Column, special: Sequence[str], escape: Callable[[str], str]) -> Threads:
-    """The cells of a column, escaped where they are free text and one of them has a `special` sign; keys, numbers and dates have none."""
-    threads = threads_of(column)
-    if column.sort in ("key", "reference", "number", "date"):
+    """The cells of a column, escaped where they are free text and one of them has a `special` sign, of SIGNS; keys, numbers and dates have
+    none."""
+    threads, signs = threads_of(column), column.heading.signs
+    if column.sort in ("key", "reference", "number", "date") or (signs is not None and signs.isdisjoint(special)):
         return threads
     together = "".join([thread if isinstance(thread, str) else "".join(thread) for thread in threads])
     return [list(map(escape, column.cells.tolist()))] if any(sign in together for sign in special) else threads

@@ -80,7 +80,7 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:
     """A sum with the column's digits, or a mean with two decimals, over two rows or more; lacking, over none."""
     table, language = tables.main, tables.language
     column = table.columns[choices.pick(table.of_sort("number"))]
-    what = choices.pick(("sum", "mean") if column.additive else ("mean",))
+    what = choices.pick(("sum", "mean") if column.heading.additive else ("mean",))
     most = min(MOST_WITH_STEPS if request.steps else MOST_ROWS, table.rows)
     conditions = beyond(table, choices) if request.lacking else choose(table, choices, least=2, most=most)
     if conditions is None:

@@ -119,7 +119,7 @@ def ask(tables: Tables, choices: Choices, request: Request) -> Asked | None:  # 
         return None
     by = table.columns[choices.pick(categories)]
     column = table.columns[choices.pick(table.of_sort("number"))]
-    what = choices.pick(("count", "sum", "mean") if column.additive else ("count", "mean"))
+    what = choices.pick(("count", "sum", "mean") if column.heading.additive else ("count", "mean"))
     groups = _groups(table, by, what, column)
     every, largest = choices.flag(0.5), choices.flag(0.6)
     if len(groups) < 2:

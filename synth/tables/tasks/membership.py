@@ -12,6 +12,8 @@ from synth.tables.table import Column, Tables
 from synth.tables.targets import missing_key, rows_equal
 from synth.tables.wording import NO, YES, Bilingual, Sentences, Wordings, quoted
 
+SHORT = 40
+"""Characters that the longest cell of a column has less of, if a question quotes it."""
 WORDINGS: dict[str, Bilingual] = {
     "key": {
         "en": Wordings(
@@ -128,7 +130,12 @@ def _pair(tables: Tables, choices: Choices, *, present: bool) -> Asked | None:
 
 def _texts(columns: tuple[Column, ...]) -> list[int]:
     """Columns of names: short enough to stand in a question."""
-    return [i for i, column in enumerate(columns) if column.sort == "text" and max(map(len, column.cells)) < 40]
+    return [i for i, column in enumerate(columns) if column.sort == "text" and _is_short(column)]
+
+
+def _is_short(column: Column) -> bool:
+    longest = column.heading.longest
+    return (longest is not None and longest < SHORT) or max(map(len, column.cells)) < SHORT
 
 
 MEMBERSHIP = Task(name="membership", family="retrieval", wordings=WORDINGS, ask=ask, can_lack=False)
