@@ -71,7 +71,7 @@ def edges(spec: UnitSpec, inputs: Inputs) -> tuple[NDArray[np.int32], NDArray[np
 
 def units(spec: UnitSpec, piece: Piece, inputs: Inputs, tally: Tally) -> Survey:
     """The units of a piece, sorted by their place, and their tokens in that order; documents and tokens are counted."""
-    bos, eos = edges(spec, inputs)
+    bos, eos = (side.tolist() for side in edges(spec, inputs))
     draws = Draws(spec.seed, "cip/order")
     documents: list[TokenDocument] = []
     cut: list[list[int]] = []
@@ -133,10 +133,12 @@ def cuts(tokens: int, order: str, sequence_length: int, bos: int, eos: int) -> l
     return [0, *inner, *([tokens - 1] if alone else []), tokens]
 
 
-def _bare(ids: NDArray[np.int32], bos: NDArray[np.int32], eos: NDArray[np.int32]) -> NDArray[np.int32]:
+def _bare(ids: NDArray[np.int32], bos: list[int], eos: list[int]) -> NDArray[np.int32]:
     """The tokens of a document that was tokenised elsewhere, without the ones that we put around it."""
-    begin = int(len(bos) > 0 and len(ids) > 0 and ids[0] == bos[0])
-    end = len(ids) - int(len(ids) > begin and ids[-1] == eos[0])
+    if not len(ids):
+        return ids
+    begin = int(bool(bos) and ids.item(0) == bos[0])
+    end = len(ids) - int(len(ids) > begin and ids.item(-1) == eos[0])
     return ids[begin:end] if begin or end < len(ids) else ids
 
 

@@ -107,23 +107,23 @@ def _unusable(item: Document, spec: CorpusSpec, tokenizer: Tokenizer) -> str:
     size = len(item.text) * 4
     if size > spec.max_document_bytes and (size := utf8_length(item.text)) > spec.max_document_bytes:
         return f"its text has {size} bytes, more than max_document_bytes ({spec.max_document_bytes})"
-    return unusable(item, tokenizer, special_tokens=spec.special_tokens_in_text)
+    return unusable(item, tokenizer, spec.special_tokens_in_text)
 
 
 def _encoded(
     items: Sequence[Document], spec: CorpusSpec, tokenizer: Tokenizer, tally: Tally
 ) -> Iterator[TokenDocument]:
-    allow = spec.special_tokens_in_text == "allow"
-    apart = [not allow and tokenizer.spells_special(d.text) for d in items]
-    short = [d.text if not escaped and len(d.text) <= STRETCH else "" for d, escaped in zip(items, apart, strict=True)]
+    short = [d.text if not d.escaped and len(d.text) <= STRETCH else "" for d in items]
     whole = tokenizer.encode(short)
     tally.count("tokenizer_disagreements", whole.disagreed)
     edges = whole.offsets.tolist()
-    for i, (item, escaped) in enumerate(zip(items, apart, strict=True)):
+    for i, item in enumerate(items):
         if item.ids is not None:
             ids = item.ids
+        elif short[i]:
+            ids = whole.ids[edges[i] : edges[i + 1]]
         else:
-            ids = whole.ids[edges[i] : edges[i + 1]] if short[i] else encode_long(item.text, tokenizer, escaped=escaped)
+            ids = encode_long(item.text, tokenizer, escaped=item.escaped)
         digest = NO_DIGEST
         if spec.deduplicate:
             content = item.text.encode() if item.ids is None else item.ids.tobytes()

@@ -52,9 +52,7 @@ def document_batches(
         for item in found:
             tally.count("source_rows")
             reason = (
-                unusable(item, tokenizer, special_tokens=spec.special_tokens_in_text)
-                if isinstance(item, Document)
-                else item.reason
+                unusable(item, tokenizer, spec.special_tokens_in_text) if isinstance(item, Document) else item.reason
             )
             if reason:
                 bad = BadRowError(item.name, item.row, reason)
@@ -62,13 +60,14 @@ def document_batches(
             elif isinstance(item, Document):
                 kept.append(item)
         if kept:
-            tokens = _tokens(kept, tokenizer, eos_token, allow=spec.special_tokens_in_text == "allow", tally=tally)
+            tokens = _tokens(kept, tokenizer, eos_token, tally=tally)
             indices = np.array([d.index for d in kept], np.int64)
             yield fit(spec, Batch(ids=[d.id for d in kept], index=indices, tokens=tokens, documents=True), tally)
 
 
-def unusable(item: Document, tokenizer: Tokenizer, *, special_tokens: str) -> str:
-    """Why a document cannot be used; empty where it can. `special_tokens` says what their spelling in a text is: escape, refuse, allow."""
+def unusable(item: Document, tokenizer: Tokenizer, special_tokens: str) -> str:
+    """Why a document cannot be used; empty where it can, and `item.escaped` is set where it spells a special token that stays text.
+    `special_tokens` says what their spelling in a text is: escape, refuse, allow."""
     if item.ids is not None:
         highest = int(item.ids.max())
         if item.ids.min() < 0 or highest >= tokenizer.vocab_size:
@@ -82,28 +81,26 @@ def unusable(item: Document, tokenizer: Tokenizer, *, special_tokens: str) -> st
         return (
             "it spells a special token and holds a private-use character that stands for one, so it cannot be escaped"
         )
+    item.escaped = True
     return ""
 
 
-def _encoded(found: list[Document], tokenizer: Tokenizer, *, allow: bool, tally: Tally) -> Iterator[NDArray[np.int32]]:
-    """Token ids of every text, in order; a special token's spelling stays text unless `allow`."""
-    apart = [not allow and tokenizer.spells_special(d.text) for d in found]
-    plain = tokenizer.encode([d.text for d, escaped in zip(found, apart, strict=True) if not escaped])
-    spelled = [d.text for d, escaped in zip(found, apart, strict=True) if escaped]
+def _encoded(found: list[Document], tokenizer: Tokenizer, *, tally: Tally) -> Iterator[NDArray[np.int32]]:
+    """Token ids of every text, in order; where it is escaped, a special token's spelling stays text."""
+    plain = tokenizer.encode([d.text for d in found if not d.escaped])
+    spelled = [d.text for d in found if d.escaped]
     guarded = tokenizer.encode_escaped(spelled, [()] * len(spelled)) if spelled else plain
     tally.count("tokenizer_disagreements", plain.disagreed + (guarded.disagreed if spelled else 0))
     seen = {False: 0, True: 0}
-    for escaped in apart:
-        encoded, number = (guarded if escaped else plain), seen[escaped]
-        seen[escaped] += 1
+    for document in found:
+        encoded, number = (guarded if document.escaped else plain), seen[document.escaped]
+        seen[document.escaped] += 1
         yield encoded.ids[encoded.offsets[number] : encoded.offsets[number + 1]]
 
 
-def _tokens(
-    found: list[Document], tokenizer: Tokenizer, eos_token: str | None, *, allow: bool, tally: Tally
-) -> ChatTokens:
+def _tokens(found: list[Document], tokenizer: Tokenizer, eos_token: str | None, *, tally: Tally) -> ChatTokens:
     texts = [d for d in found if d.ids is None]
-    encoded = _encoded(texts, tokenizer, allow=allow, tally=tally)
+    encoded = _encoded(texts, tokenizer, tally=tally)
     end = np.array([eos_of(tokenizer, eos_token)] if texts else [], np.int32)
     rows = [np.concatenate([next(encoded), end]) if d.ids is None else d.ids for d in found]
     trained = [

@@ -254,12 +254,24 @@ def _cut_parquet(path: Path, name: str, limits: Limits) -> Iterator[Cut]:
         if total > _most(size, limits):
             message = f"{name} grows to more than {_most(size, limits)} bytes when unpacked, more than a file of {size} bytes may"
             raise SourceError(message, param=name)
+        _check_texts(batch, name, row + sum(b.num_rows for b in pending))
         if pending and sum(b.nbytes for b in pending) + batch.nbytes > PIECE_BYTES:
             yield _columns(pending, row)
             row, pending = row + sum(b.num_rows for b in pending), []
         pending.append(batch)
     if pending:
         yield _columns(pending, row)
+
+
+def _check_texts(batch: pa.RecordBatch, name: str, first_row: int) -> None:
+    """Raise SourceError for a column of texts that are none: Parquet's readers believe every writer that its strings are UTF-8."""
+    for field, column in zip(batch.schema, batch.columns, strict=True):
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid as error:
+            rows = f"rows {first_row} to {first_row + batch.num_rows - 1}"
+            message = f"{name}, {rows}: column {field.name!r} does not hold what its type says ({error})"
+            raise SourceError(message, param=name) from error
 
 
 def _columns(batches: list[pa.RecordBatch], first_row: int) -> Cut:

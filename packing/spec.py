@@ -5,6 +5,7 @@ Strict models: an unknown field, a wrong type or an impossible value is refused 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -124,11 +125,12 @@ def field_error(field: str, message: str, given: Any) -> ValidationError:
     return ValidationError.from_exception_data("spec", [detail])
 
 
-def problems_of(error: ValidationError, fields: Collection[str] = ()) -> list[FieldProblem]:
-    """Pydantic's findings as pointers and sentences; `fields` are the model's, one of which may have been meant."""
-    found: list[FieldProblem] = []
+def problems_of(error: ValidationError, given: Any, fields: Collection[str] = ()) -> list[FieldProblem]:
+    """Pydantic's findings about `given` as pointers and sentences, a field that fits none of several forms as one of them; `fields` are
+    the model's, one of which may have been meant."""
+    found: dict[str, str] = {}
     for item in error.errors(include_url=False, include_context=False):
-        steps = [str(step).replace("~", "~0").replace("/", "~1") for step in item["loc"]]
+        steps = [str(step).replace("~", "~0").replace("/", "~1") for step in _in_spec(item, given)]
         pointer = "".join(f"/{step}" for step in steps)
         near = (
             get_close_matches(steps[0], fields, 1, cutoff=0.8)
@@ -136,8 +138,24 @@ def problems_of(error: ValidationError, fields: Collection[str] = ()) -> list[Fi
             else []
         )
         message = _sentence(item) + "".join(f"; did you mean {name}?" for name in near)
-        found.append(FieldProblem(pointer=pointer, message=message))
-    return found
+        found[pointer] = f"{found[pointer]}; or: {message}" if pointer in found else message
+    return [FieldProblem(pointer=pointer, message=message) for pointer, message in found.items()]
+
+
+def _in_spec(item: Mapping[str, Any], given: Any) -> list[str | int]:
+    """Where a finding lies in what was given: pydantic names the forms of a field that has several as if they were fields too."""
+    steps: list[str | int] = []
+    last = len(item["loc"]) - 1
+    for number, step in enumerate(item["loc"]):
+        try:
+            given = given[step]
+        except (TypeError, LookupError):
+            # a field of the spec itself is always one; below it only what is said to be missing need not be there
+            if number and (number < last or item["type"] not in ("missing", "spec")):
+                continue
+            given = None
+        steps.append(step)
+    return steps
 
 
 def _sentence(item: Mapping[str, Any]) -> str:
@@ -159,4 +177,11 @@ def validate(model: type[SpecModel], data: bytes) -> SpecModel:
     try:
         return model.model_validate_json(data)
     except ValidationError as error:
-        raise SpecError(problems_of(error, model.model_fields)) from None
+        raise SpecError(problems_of(error, _plain(data), model.model_fields)) from None
+
+
+def _plain(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None

@@ -157,9 +157,9 @@ class Tokenizer:
         return False
 
     @cached_property
-    def _openings(self) -> frozenset[str]:
+    def _openings(self) -> tuple[str, ...]:
         """The first characters of special tokens."""
-        return frozenset(text[:1] for text in self.special)
+        return tuple(sorted({text[:1] for text in self.special}))
 
     @cached_property
     def _spellings(self) -> re.Pattern[str]:

@@ -41,6 +41,12 @@ COMMANDS = {
 }
 
 
+class MachineError(LongweaveError):
+    """What the machine refuses (a file that may not be read, a full disk) and no command has a sentence of its own for."""
+
+    code = "machine"
+
+
 class Command(Protocol):
     """What a module of service.commands offers."""
 
@@ -66,12 +72,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return module.run(arguments)
     except LongweaveError as error:
         return report(error, as_json=arguments.json)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            # The reader of our output has gone (`longweave jobs | head`): nothing is left to tell anybody.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        return report(MachineError(_of_machine(error)), as_json=arguments.json)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except BrokenPipeError:
-        # The reader of our output has gone (`longweave jobs | head`): nothing is left to tell anybody.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+
+
+def _of_machine(error: OSError) -> str:
+    """What the machine refuses, in a sentence: which file, and why."""
+    where = f"{error.filename}: " if error.filename is not None else ""
+    return f"{where}{error.strerror or error or type(error).__name__}"
 
 
 def report(error: LongweaveError, *, as_json: bool) -> int:

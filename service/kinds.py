@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 import yaml
 
@@ -42,9 +43,32 @@ class _PlainLoader(yaml.SafeLoader):
             raise yaml.YAMLError(f"line {mark.line + 1}: aliases (*name) have no place in a spec")
         return super().compose_node(parent, index)
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 (yaml's own form)
+        """Refuse a field that stands twice: yaml would silently take the last."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise _twice(key.value, f"line {key.start_mark.line + 1}: ")
+                seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
 
 def _refuse(message: str, pointer: str = "") -> SpecError:
     return SpecError([FieldProblem(pointer=pointer, message=message)])
+
+
+def _twice(name: str, where: str = "") -> SpecError:
+    return _refuse(f"{where}the field {name!r} stands there twice")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise _twice(name)
+        found[name] = value
+    return found
 
 
 def read_object(text: bytes) -> dict[str, Any]:
@@ -54,12 +78,13 @@ def read_object(text: bytes) -> dict[str, Any]:
     try:
         decoded = text.decode("utf-8")
         try:
-            value = json.loads(decoded)
+            value = json.loads(decoded, object_pairs_hook=_unique)
         except ValueError:
             value = yaml.load(decoded, Loader=_PlainLoader)  # noqa: S506 (a SafeLoader, less its dates)
     except UnicodeDecodeError as error:
         raise _refuse(f"not UTF-8 (byte {error.start})") from None
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        # a ValueError is what yaml lets through of a number with thousands of digits
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
         raise _refuse(f"{where}neither JSON nor YAML ({getattr(error, 'problem', None) or error})") from None
@@ -84,19 +109,24 @@ def spec_of(value: dict[str, Any]) -> CommonSpec:
     try:
         data = json.dumps(value, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise _refuse(f"not plain data ({error})", _not_finite(value)) from None
+        pointer = _not_finite(value)
+        raise _refuse(
+            "infinity and NaN are no numbers of a spec" if pointer else f"not plain data ({error})", pointer
+        ) from None
     spec = validate(KINDS[name].Spec, data)
     return spec.with_part_specs(_understood(spec)) if spec.part_specs() else spec
 
 
-def _not_finite(value: dict[str, Any], pointer: str = "") -> str:
+def _not_finite(value: Any, pointer: str = "") -> str:
     """The pointer of the first number that is infinite or none (YAML can write those); empty where there is none."""
-    for name, inner in value.items():
-        if isinstance(inner, float) and not math.isfinite(inner):
-            return f"{pointer}/{name}"
-        if isinstance(inner, dict) and (found := _not_finite(inner, f"{pointer}/{name}")):
-            return found
-    return ""
+    if isinstance(value, float) and not math.isfinite(value):
+        return pointer
+    inner: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, dict):
+        inner = cast("dict[Any, Any]", value).items()
+    elif isinstance(value, list):
+        inner = enumerate(cast("list[Any]", value))
+    return next(filter(None, (_not_finite(item, f"{pointer}/{name}") for name, item in inner)), "")
 
 
 def _understood(spec: CommonSpec) -> dict[str, dict[str, Any]]:

@@ -46,7 +46,7 @@ def listen(host: str, port: int, *, keys_exist: Callable[[], bool]) -> socket.so
     Raises ListenError for a port in use, and for a host that is not loopback while there are no keys.
     """
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         loopback = ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback
     except (OSError, ValueError) as error:
         message = f"{host} is no address of this machine ({error})"
@@ -57,7 +57,8 @@ def listen(host: str, port: int, *, keys_exist: Callable[[], bool]) -> socket.so
             "or serve loopback (127.0.0.1, ::1)"
         )
         raise ListenError(message, param="host")
-    sock = socket.socket(family)
+    # asyncio turns off Nagle's delay (40 ms an answer on a connection that is kept) only where the protocol is said.
+    sock = socket.socket(family, kind, protocol)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)

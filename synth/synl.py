@@ -84,7 +84,7 @@ def _runs(spec: Spec, rows: NDArray[np.int64]) -> list[tuple[int, int]]:
 
 def _counter(spec: Spec, inputs: Inputs) -> TokenCounter:
     source = spec.chat_template or inputs.tokenizer.chat_template
-    return TokenCounter(inputs.tokenizer, ChatTemplate(source, inputs.tokenizer, today=spec.template_date))
+    return TokenCounter(inputs.tokenizer, ChatTemplate.of(source, inputs.tokenizer, today=spec.template_date))
 
 
 def _require_room(spec: Spec, inputs: Inputs, split: Split) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from torch import nn
 from torch.distributed import is_initialized
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from packing.dataset.errors import LongweaveError
 from packing.dataset.manifest import Manifest
 from training.alone import hidden_states_alone
 from training.attention import KINDS, WITHOUT_BOUNDARIES
@@ -169,26 +172,52 @@ def preflight(model: PreTrainedModel, batch: Batch, anywhere: Callable[[bool], b
     the ends of a row of more than training.attention_checks.CHECKED tokens.
 
     `anywhere`: as for training.influence.check_influence. Raises AttentionError, or ModelError for a model whose logits
-    are more than its output layer (scaled, soft-capped).
+    are more than its output layer (scaled, soft-capped), or that fails in its own code.
     """
     refuse_kernel(model)
     training = model.training
     model.eval()
     ends = ends_of(batch, CHECKED)
+
+    def forward(ids: torch.Tensor | None = None) -> torch.Tensor:
+        with _failures_named(model):
+            return hidden_states(model, ends, ids)
+
     try:
-        check_routed(model, lambda: hidden_states(model, ends))
-        check_attention(lambda ids: hidden_states(model, ends, ids), ends, anywhere=anywhere)
+        check_routed(model, forward)
+        check_attention(forward, ends, anywhere=anywhere)
         _check_logits(model, ends)
         check_kernel(model, batch)
     finally:
         model.train(training)
 
 
+@contextmanager
+def _failures_named(model: PreTrainedModel) -> Generator[None]:
+    """What a model raises in its own forward pass as a ModelError, with the line it came from."""
+    try:
+        yield
+    except (LongweaveError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if is_initialized() and isinstance(error, RuntimeError):
+            raise  # a rank that has gone reads the same: training.parallel tells
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        said = next(iter(str(error).splitlines()), "")
+        message = (
+            f"a {type(model).__name__} cannot be run on the data's first packed row: {type(error).__name__}: {said} "
+            f"({Path(place.filename).name}, line {place.lineno}); its config.json may not fit its weights, its code, or "
+            "this version of transformers"
+        )
+        raise ModelError(message) from error
+
+
 @torch.no_grad()
 def _check_logits(model: PreTrainedModel, batch: Batch) -> None:
     """The loss takes hidden states to logits by the output layer alone: compare with the model's own logits."""
     last = _last_sequence(batch)
-    own = model(**_arguments(last, None), logits_to_keep=1).logits[0, -1].float()
+    with _failures_named(model):
+        own = model(**_arguments(last, None), logits_to_keep=1).logits[0, -1].float()
     ours = output_head(model)(hidden_states(model, last)[0, -1]).float()
     if not torch.allclose(own, ours, rtol=1e-3, atol=1e-3):
         message = (

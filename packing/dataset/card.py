@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+
+WORD = re.compile(r"[A-Za-z][A-Za-z0-9.+-]*")
+YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
 
 
 def card(
@@ -22,7 +26,7 @@ def card(
     counts = statistics["counts"]
     front = [
         "---",
-        f"license: {spec.get('license') or 'unknown'}",
+        f"license: {_scalar(spec.get('license') or 'unknown')}",
         "configs:",
         "- config_name: default",
         "  data_files:",
@@ -59,6 +63,12 @@ def _histograms(histograms: Mapping[str, Any]) -> str:
     return (
         "## Distributions\n\n| what | least | mean | largest | of |\n|---|---|---|---|---|\n" + "\n".join(rows) + shown
     )
+
+
+def _scalar(text: str) -> str:
+    """A text as one YAML scalar: as it is where it is a plain word, such as Apache-2.0, else as JSON would write it."""
+    plain = WORD.fullmatch(text) and text.lower() not in YAML_WORDS
+    return text if plain else json.dumps(text)
 
 
 def _plain(text: str) -> str:

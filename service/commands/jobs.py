@@ -32,8 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _limit(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        message = "1 or more"
+    if not text.isdecimal() or int(text) < 1:
+        message = f"{text!r} is no number of jobs: 1 or more"
         raise argparse.ArgumentTypeError(message)
-    return value
+    return int(text)

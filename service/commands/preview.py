@@ -14,12 +14,20 @@ from service.engine.tokenizers import find_tokenizer
 from service.storage.objects import Objects
 
 MOST_CHARACTERS = 400
+MOST_ROWS = 1000
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("spec", type=Path, help="the spec, YAML or JSON")
-    parser.add_argument("-n", "--rows", type=int, default=3, help="how many rows (default 3)")
+    parser.add_argument("-n", "--rows", type=_count, default=3, help="how many rows, 1 to 1000 (default 3)")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_ROWS:
+        message = f"{text!r} is no number of rows: 1 to {MOST_ROWS}"
+        raise argparse.ArgumentTypeError(message)
+    return int(text)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -29,9 +37,7 @@ def run(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="longweave-") as folder:
         objects = Objects.local(Path(folder))
         sources = take_in_sources(spec, objects, "pieces", first_only=True)
-        rows = preview_rows(
-            spec=spec, sources=sources, tokenizer=tokenizer, objects=objects, count=max(1, options.rows)
-        )
+        rows = preview_rows(spec=spec, sources=sources, tokenizer=tokenizer, objects=objects, count=options.rows)
     for number, row in enumerate(rows):
         print(json.dumps(row, ensure_ascii=False) if options.json else _text(number, row))
     return 0

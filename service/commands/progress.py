@@ -48,7 +48,7 @@ class Progress:
         if self._bar is not None:
             self._bar.update(self._task, total=shards, description="building shards")
         else:
-            self._line(f"{shards} shards planned")
+            self._line(f"{shards} {'shard' if shards == 1 else 'shards'} planned")
 
     def built(self, receipt: Receipt, *, found: bool) -> None:
         """A shard is finished."""

@@ -51,8 +51,7 @@ def serve_from(arguments: argparse.Namespace, *, with_runner: bool) -> int:
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        message = "a port is 0 to 65535"
+    if not text.isdecimal() or int(text) > 65535:
+        message = f"{text!r} is no port: 0 to 65535"
         raise argparse.ArgumentTypeError(message)
-    return port
+    return int(text)

@@ -7,6 +7,7 @@ absent, last; with it the dataset exists, without it nothing does.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Protocol
@@ -45,6 +46,7 @@ from service.storage.space import require_room
 
 TOKEN_BYTES = 4
 """What a token takes on the disk before anything of the dataset is built: an id of four bytes, its neighbours compressed away."""
+OF_A_BUILD = re.compile(r"data/[a-z]+-\d+-of-\d+\.parquet|charts/\w+\.vl\.json")
 ROOM_SHARDS = 16
 """Room is looked for again after so many shards, by the size of those that are built."""
 
@@ -204,7 +206,12 @@ def discard(objects: Objects, *, work: str, target: str) -> None:
     objects.delete_prefix(work)
     if objects.size(f"{target}/{manifests.NAME}" if target else manifests.NAME) is None:
         for place in ("data", "charts"):
-            objects.delete_prefix(f"{target}/{place}" if target else place)
+            if target:
+                objects.delete_prefix(f"{target}/{place}")
+                continue
+            # A directory of the command line is its user's: what no build writes is not ours to take.
+            objects.delete([path for path in objects.list(place) if OF_A_BUILD.fullmatch(path)])
+            objects.prune(place)
         objects.delete([f"{target}/{name}" if target else name for name in ("README.md", "statistics.json")])
 
 
@@ -214,7 +221,10 @@ def _committed(assembly: Assembly, print_: str) -> Manifest | None:
         return None
     manifest = Manifest.from_bytes(assembly.objects.read(path), where=path)
     if manifest.fingerprint != print_:
-        message = f"another dataset stands at {path} (fingerprint {manifest.fingerprint[:16]}, not {print_[:16]})"
+        message = (
+            f"another dataset stands at {path} already, of another spec, source or version (fingerprint {manifest.fingerprint[:16]}, "
+            f"not {print_[:16]}): name another place, or remove it first"
+        )
         raise CommitConflictError(message, param=path)
     return manifest
 

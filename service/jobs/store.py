@@ -53,6 +53,11 @@ class JobStore:
             self._engine, queue_limit=self._queue_limit, key_queue_limit=self._key_queue_limit, caller=caller
         )
 
+    def made_before(self, key: str, body_sha256: str) -> Job | None:
+        """The job that the caller's Idempotency-Key made; None where it made none. Raises IdempotencyError for another body."""
+        with reading(self._engine) as connection:
+            return self._by_key(connection, key, body_sha256)
+
     def submit(self, request: Request) -> tuple[Job, bool]:
         """Put a job into the queue, or find the one that the same Idempotency-Key made.
 
@@ -66,8 +71,10 @@ class JobStore:
 
     def _submit(self, request: Request) -> tuple[Job, bool]:
         with self._engine.begin() as connection:
-            if request.key is not None and (known := self._by_key(connection, request)) is not None:
-                return known, True
+            if request.key is not None:
+                known = self._by_key(connection, request.key, request.body_sha256)
+                if known is not None:
+                    return known, True
             self._check_queue(connection)
             job_id, target = new_id("job", connection), new_id("ds", connection)
             row = connection.execute(
@@ -207,13 +214,13 @@ class JobStore:
             message = f"{limit} jobs of this key wait already: try again once one of them runs"
             raise QueueFullError(message)
 
-    def _by_key(self, connection: Connection, request: Request) -> Job | None:
+    def _by_key(self, connection: Connection, key: str, body_sha256: str) -> Job | None:
         """The job that the caller's own Idempotency-Key made; raises IdempotencyError for another body."""
-        own = (idempotency_keys.c.key_id == self._caller.owner, idempotency_keys.c.key == request.key)
+        own = (idempotency_keys.c.key_id == self._caller.owner, idempotency_keys.c.key == key)
         row = connection.execute(select(idempotency_keys).where(*own)).mappings().one_or_none()
         if row is None:
             return None
-        if row["body_sha256"] != request.body_sha256:
+        if row["body_sha256"] != body_sha256:
             message = "this Idempotency-Key was used for another body: take a new key for a new job"
             raise IdempotencyError(message, param="Idempotency-Key")
         return self._get(connection, row["job_id"])

@@ -20,7 +20,7 @@ from service.engine.inputs import sources_json
 from service.engine.line import check_tokens
 from service.engine.preview import estimate, plan_ahead, preview_rows
 from service.engine.tokenizers import TokenizerRecord
-from service.jobs.job import HIGHEST_PRIORITY, LOWEST_PRIORITY, State
+from service.jobs.job import HIGHEST_PRIORITY, LOWEST_PRIORITY, Job, State
 from service.jobs.store import Request as JobRequest
 from service.problems import BusyError, MalformedError
 from service.resolve import resolve_sources, resolve_tokenizer
@@ -75,10 +75,15 @@ async def submit_job(
     return await run_in_threadpool(_submit, services, value, idempotency_key, priority)
 
 
-def _parts(services: Services, value: dict[str, Any]) -> tuple[CommonSpec, Mapping[str, SourceRecord], TokenizerRecord]:
-    """What a request's object asks for, all of it there; raises SpecError naming every offending field, or TokenizerError."""
+def _spec(value: dict[str, Any]) -> CommonSpec:
+    """What a request's object asks for; raises SpecError naming every offending field."""
     spec = kinds.spec_of(value)
     kinds.refuse_paths(spec)
+    return spec
+
+
+def _parts(services: Services, spec: CommonSpec) -> tuple[CommonSpec, Mapping[str, SourceRecord], TokenizerRecord]:
+    """The spec with all that it names; raises SpecError naming each source that is not there, or TokenizerError."""
     sources = resolve_sources(spec, services.catalog, services.objects)
     tokenizer = resolve_tokenizer(
         spec.tokenizer,
@@ -120,7 +125,12 @@ def _place() -> Generator[None]:
 
 
 def _submit(services: Services, value: dict[str, Any], key: str | None, priority: int) -> Response:
-    spec, sources, tokenizer = parts = _parts(services, value)
+    spec = _spec(value)
+    body_sha256 = hashlib.sha256(canonical_json(value)).hexdigest()
+    if key is not None and (known := services.jobs.made_before(key, body_sha256)) is not None:
+        # before anything is looked at: what the job was made from may have gone since
+        return _submitted(known, found=True)
+    spec, sources, tokenizer = parts = _parts(services, spec)
     if tokenizer.uploaded:
         _bounded(services, "admit", parts)
     else:
@@ -134,15 +144,19 @@ def _submit(services: Services, value: dict[str, Any], key: str | None, priority
             metadata=dict(spec.metadata),
             key=key,
             priority=priority,
-            body_sha256=hashlib.sha256(canonical_json(value)).hexdigest(),
+            body_sha256=body_sha256,
         )
     )
+    return _submitted(job, found=found)
+
+
+def _submitted(job: Job, *, found: bool) -> Response:
     headers = {"Location": f"/v1/jobs/{job.id}"} | ({"Idempotency-Replayed": "true"} if found else {})
     return JSONResponse(job_body(job).model_dump(), 202, headers=headers)
 
 
 def _estimate(services: Services, value: dict[str, Any]) -> dict[str, Any]:
-    spec, sources, tokenizer = parts = _parts(services, value)
+    spec, sources, tokenizer = parts = _parts(services, _spec(value))
     if tokenizer.uploaded:
         found = _bounded(services, "estimate", parts)
     else:
@@ -159,7 +173,7 @@ async def preview(request: Request, services: Wired, count: Annotated[int, Query
 
 
 def _preview(services: Services, value: dict[str, Any], count: int) -> dict[str, Any]:
-    spec, sources, tokenizer = parts = _parts(services, value)
+    spec, sources, tokenizer = parts = _parts(services, _spec(value))
     if tokenizer.uploaded:
         rows = _bounded(services, "preview", parts, count=count)
     else:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,8 @@ from service.storage.datasets import TOKEN_COLUMN, files_digest, split_files
 from service.storage.objects import Objects
 from service.storage.source_record import SourceRecord, piece_path
 
+KEPT_BEHIND = 2
+"""Pieces that are packed and written while the next is cut: what does so, and what digests the whole, holds no lock of Python's."""
 SOURCE_SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".parquet")
 
 
@@ -34,23 +39,34 @@ def take_in(
     """
     if passing and holds_lines(local, name):
         return _left_in_place(local, name=name, prefix=prefix, limits=limits or Limits())
-    with local.open("rb") as stream:
-        digest, size = file_digest(stream)
     pieces: list[Piece] = []
     problems: dict[str, Any] = {"count": 0, "first": []}
     rows = 0
-    for part in cut(local, name=name, limits=limits or Limits()):
-        pieces.append(_keep(part, name=name, first_index=rows, objects=objects, prefix=prefix, passing=passing))
-        rows += part.table.num_rows
-        if passing:
-            continue
-        for bad in unusable(part.table, container=part.container, name=name, first_row=part.first_row):
-            problems["count"] += 1
-            if len(problems["first"]) < FIRST_REASONS:
-                problems["first"].append({"row": bad.row, "reason": bad.reason})
+    keep = partial(_keep, name=name, objects=objects, prefix=prefix, passing=passing)
+    with ThreadPoolExecutor(1 + KEPT_BEHIND, thread_name_prefix="intake") as behind:
+        digesting = behind.submit(_digest, local)
+        waiting: deque[Future[Piece]] = deque()
+        for part in cut(local, name=name, limits=limits or Limits()):
+            waiting.append(behind.submit(keep, part, first_index=rows))
+            if len(waiting) > KEPT_BEHIND:
+                pieces.append(waiting.popleft().result())
+            rows += part.table.num_rows
+            if passing:
+                continue
+            for bad in unusable(part.table, container=part.container, name=name, first_row=part.first_row):
+                problems["count"] += 1
+                if len(problems["first"]) < FIRST_REASONS:
+                    problems["first"].append({"row": bad.row, "reason": bad.reason})
+        pieces.extend(kept.result() for kept in waiting)
+        digest, size = digesting.result()
     return SourceRecord(
         digest=digest, name=name, bytes=size, rows=rows, prefix=prefix, pieces=tuple(pieces), problems=problems
     )
+
+
+def _digest(local: Path) -> tuple[str, int]:
+    with local.open("rb") as stream:
+        return file_digest(stream)
 
 
 def _left_in_place(local: Path, *, name: str, prefix: str, limits: Limits) -> SourceRecord:
@@ -84,9 +100,7 @@ def take_in_path(
 
     A folder without JSONL and Parquet is one of texts: every file of it is a document.
     """
-    if not path.exists():
-        message = f"{path} does not exist"
-        raise SourceError(message, param=str(path))
+    _check_place(path)
     folder = path.resolve()
     if not path.is_dir():
         if split is not None:
@@ -105,6 +119,16 @@ def take_in_path(
     if named:
         return _joined(path.name, named, objects=objects, prefix=prefix, limits=limits)
     return _take_in_texts(folder, objects=objects, prefix=prefix, limits=limits or Limits())
+
+
+def _check_place(path: Path) -> None:
+    """Raise SourceError unless a file or folder stands there: what is read twice can be no pipe, and a device may never end."""
+    if not path.exists():
+        message = f"{path} does not exist"
+        raise SourceError(message, param=str(path))
+    if not (path.is_file() or path.is_dir()):
+        message = f"{path} is neither a file nor a folder: write what comes out of a pipe or device to a file first"
+        raise SourceError(message, param=str(path))
 
 
 def _files_of(folder: Path, suffixes: tuple[str, ...]) -> list[tuple[str, Path]]:
@@ -173,9 +197,7 @@ def _take_in_texts(folder: Path, *, objects: Objects, prefix: str, limits: Limit
 
 def first_piece(path: Path, *, objects: Objects, prefix: str, split: str | None = None) -> SourceRecord:
     """Only the first piece of a file or folder, for a preview that need not wait for the rest."""
-    if not path.exists():
-        message = f"{path} does not exist"
-        raise SourceError(message, param=str(path))
+    _check_place(path)
     file, name = path, path.name
     if path.is_dir():
         if (path / manifests.NAME).is_file():

@@ -71,11 +71,15 @@ class Objects:
 
     @classmethod
     def open(cls, url: str) -> Objects:
-        """Open the store at `url`, making a local directory where it is absent; raises StorageError for a URL of another kind."""
+        """Open the store at `url`, making a local directory where there is none; raises StorageError where it cannot."""
         parts = urlsplit(url)
         if parts.scheme == "file":
             folder = Path(unquote(parts.path))
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                message = f"the directory {folder} cannot be made ({error.strerror}): name another place"
+                raise StorageError(message, param=str(folder)) from error
             return cls(url, LocalStore(folder))
         if parts.scheme == "s3":
             return cls(url, from_url(url, retry_config=RETRIES))

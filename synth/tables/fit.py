@@ -30,12 +30,13 @@ from synth.tables.conversation import (
     opening,
 )
 from synth.tables.expected import expected_tokens
-from synth.tables.generate import Generator, Sizes, reordered, uniforms
+from synth.tables.generate import Wanted, reordered, tables_alone, tables_of
 from synth.tables.lengths import TokenCounter, adjusted, shortest
 from synth.tables.outline import Mix, Outline, draw
 from synth.tables.render.format import Format
 from synth.tables.schema import Schema
 from synth.tables.table import Table, Tables
+from synth.tables.uniforms import Sizes
 from synth.values.pools import Split
 
 ATTEMPTS = 24
@@ -80,7 +81,7 @@ class Drawn:
     outline: Outline
     questions: list[Choices]
     opening: Choices
-    tables: Generator
+    sizes: Sizes
 
 
 def drawn(
@@ -107,14 +108,16 @@ def drawn(
         _sizes(counter, outline, split, row=row, attempt=attempt, target=target)
         for outline, row, target in zip(outlines, rows, targets, strict=True)
     ]
-    tables = [
-        Generator(of, block, locale=outline.locale, split=split, distractors=mix.distractors)
-        for of, block, outline in zip(sizes, uniforms(seed, sizes, mix.distractors), outlines, strict=True)
-    ]
     return [
-        Drawn(outline=outline, questions=[next(asked) for _ in outline.turns], opening=opening, tables=generator)
-        for outline, opening, generator in zip(outlines, openings, tables, strict=True)
+        Drawn(outline=outline, questions=[next(asked) for _ in outline.turns], opening=opening, sizes=of)
+        for outline, opening, of in zip(outlines, openings, sizes, strict=True)
     ]
+
+
+def _tables(mix: Mix, some: Sequence[Drawn], *, seed: int, split: Split) -> Iterator[Tables]:
+    """The tables of some attempts."""
+    wanted = [Wanted(each.sizes, each.outline.locale) for each in some]
+    return tables_of(seed, wanted, split=split, distractors=mix.distractors)
 
 
 def _sizes(counter: TokenCounter, outline: Outline, split: Split, *, row: int, attempt: int, target: int) -> Sizes:
@@ -143,17 +146,20 @@ def fitted_rows(
     """The conversations of some rows, each a function of (mix, seed, row, split, target) and the tokenizer. Raises LengthError where
     twenty-four draws of outline and table all miss the length, which lengths above the minimum do not."""
     firsts = drawn(mix, counter, seed=seed, rows=rows, split=split, targets=targets, attempt=0)
-    for first, row, target in zip(firsts, rows, targets, strict=True):
-        yield _fitted(mix, counter, first, seed=seed, row=row, split=split, target=target)
+    tables = _tables(mix, firsts, seed=seed, split=split)
+    for first, of_first, row, target in zip(firsts, tables, rows, targets, strict=True):
+        found = _Attempt(first, of_first, counter, split).fit(target)
+        yield found or _fitted_later(mix, counter, seed=seed, row=row, split=split, target=target)
 
 
-def _fitted(mix: Mix, counter: TokenCounter, first: Drawn, *, seed: int, row: int, split: Split, target: int) -> Fitted:
-    at_hand = first
-    for attempt in range(1, ATTEMPTS + 1):
-        found = _Attempt(at_hand, counter, split).fit(target)
+def _fitted_later(mix: Mix, counter: TokenCounter, *, seed: int, row: int, split: Split, target: int) -> Fitted:
+    """The conversation of a row whose first draw missed its length."""
+    for attempt in range(1, ATTEMPTS):
+        (again,) = drawn(mix, counter, seed=seed, rows=[row], split=split, targets=[target], attempt=attempt)
+        (tables,) = _tables(mix, [again], seed=seed, split=split)
+        found = _Attempt(again, tables, counter, split).fit(target)
         if found is not None:
             return found
-        (at_hand,) = drawn(mix, counter, seed=seed, rows=[row], split=split, targets=[target], attempt=attempt)
     message = f"row {row} ({split}) cannot be brought to {target} tokens: raise length, or ask for fewer turns"
     raise LengthError(message, param="/length")
 
@@ -162,7 +168,8 @@ def smallest(mix: Mix, counter: TokenCounter, *, row: int, split: Split) -> tupl
     """Tokens of the conversation that seed 0 draws for a row, with the fewest rows its table may have, and of a row of its table in the
     mean; (0, 0) where its first draw lends itself to no questions. For mixes without second tables."""
     (first,) = drawn(mix, counter, seed=0, rows=[row], split=split, targets=[0], attempt=0)
-    return _Attempt(first, counter, split).smallest()
+    (tables,) = _tables(mix, [first], seed=0, split=split)
+    return _Attempt(first, tables, counter, split).smallest()
 
 
 def second_rows(target: int) -> int:
@@ -195,7 +202,7 @@ def _row_guess(
 @lru_cache(maxsize=4)
 def _sample(schema: Schema, locale: str, split: Split) -> Table:
     """The rows that are looked at, made once for all formats."""
-    return Generator.alone(schema, rows=SAMPLE_ROWS, second=None, locale=locale, split=split).tables().main
+    return tables_alone(schema, rows=SAMPLE_ROWS, second=None, locale=locale, split=split).main
 
 
 def _is_small(outline: Outline) -> bool:
@@ -206,16 +213,15 @@ def _is_small(outline: Outline) -> bool:
 class _Attempt:
     """One draw of outline and tables, brought to its length."""
 
-    def __init__(self, drawn: Drawn, counter: TokenCounter, split: Split) -> None:
-        self._drawn, self._outline, self._counter = drawn, drawn.outline, counter
+    def __init__(self, drawn: Drawn, tables: Tables, counter: TokenCounter, split: Split) -> None:
+        self._drawn, self._outline, self._tables, self._counter = drawn, drawn.outline, tables, counter
         self._split: Split = split
 
     def fit(self, target: int) -> Fitted | None:
         """The conversation with n_tokens in shortest(target)..target, or in 1..target if its table has the most rows it may have; or
         None."""
         form, most = self._outline.format, self._outline.most_rows
-        tables = self._drawn.tables.tables()
-        main, second = reordered(tables.main, list(self._outline.order)), tables.second
+        main, second = reordered(self._tables.main, list(self._outline.order)), self._tables.second
         lines, head = form.rows(main), form.head(main)
         sizes = np.fromiter(map(len, lines), np.int64, count=len(lines))
         guessed = len(lines) >= GUESSED_FROM and not _is_small(self._outline)
@@ -252,7 +258,7 @@ class _Attempt:
     def smallest(self) -> tuple[int, float]:
         """Tokens of the conversation on the first rows, the fewest allowed, and the mean of theirs."""
         form = self._outline.format
-        main = reordered(self._drawn.tables.tables().main, list(self._outline.order))
+        main = reordered(self._tables.main, list(self._outline.order))
         main = main.take(np.arange(self._outline.fewest_rows))
         draft = self._draft(Tables(main=main, second=None), form.head(main), [])
         if draft is None:

@@ -1,17 +1,19 @@
-"""Candidate rows of a table, all at once: every cell from a draw of its own, keys unique, some rows near-duplicates of others."""
+"""Candidate rows of tables, those of several tables at once: every cell from a draw of its own, keys unique, some rows near-duplicates of
+others. What is computed together is the same for each table as by itself."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from packing.draws import Draws
-from synth.tables.schema import Field, Language, Part, Schema, language_of, phrase_of
+from synth.tables.schema import Field, Part, Schema, language_of, phrase_of
 from synth.tables.table import Column, Indices, Sort, Table, Tables
+from synth.tables.uniforms import MAIN, SECOND, Sizes, Uniforms, runs, uniforms
 from synth.values.columns import (
     Category,
     Content,
@@ -21,20 +23,14 @@ from synth.values.columns import (
     Phrases,
     Reference,
     Words,
-    category_cells,
-    day_cells,
-    day_values,
     number_cells,
     number_values,
-    phrase_cells,
-    word_cells,
+    weighted,
 )
 from synth.values.keys import DIGITS, exchanged, key_cells, key_numbers
+from synth.values.picks import Pick, cells_picked, picked, picks_of
 from synth.values.pools import Cells, Pieces, Split
 
-VARIANTS = 64
-"""Draws of one attempt, of four uniforms each: more than any table takes."""
-AT_ONCE = 4
 SORTS: dict[type[Content], Sort] = {
     Key: "key",
     Reference: "reference",
@@ -44,234 +40,246 @@ SORTS: dict[type[Content], Sort] = {
     Number: "number",
     Day: "date",
 }
+PLACE_BITS, KEY_BITS = 21, 20
+"""Bits that hold any place in a table, and any key's number."""
 
 
-MAIN, SECOND = "synl/cells", "synl/second"
-"""The paths of the draws."""
-HIDDEN_ROWS = 24
-"""Rows of a second table that is not shown, to whose keys the main one refers."""
-DRAWN_AT_ONCE = 1 << 15
-"""Uniforms that are drawn in one call for several tables: as many as stay in a core's cache."""
+class Wanted(NamedTuple):
+    """The tables of one attempt at a conversation."""
+
+    sizes: Sizes
+    locale: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
-    """The tables of one attempt at a conversation: about so many rows of the main one, and of the second one where it is shown."""
+class _Heading(NamedTuple):
+    """What is known of a column before it is drawn; `picks` are the parts of its cells where they are words of lists, `weights` the values
+    of a category and where their shares end."""
 
-    row: int
-    attempt: int
-    schema: Schema
-    main: int
-    second: int | None
-
-    def draws(self, distractors: float) -> list[Draw]:
-        """What has to be drawn for them."""
-        draws = [Draw(path=MAIN, of=self, count=self.main, variants=_variants(self.schema.main, distractors))]
-        if self.schema.second is not None:
-            shown, part = self.second is not None, self.schema.second
-            variants = _variants(part, distractors, keys_only=not shown)
-            draws.append(Draw(path=SECOND, of=self, count=self.second or HIDDEN_ROWS, variants=variants))
-        return draws
+    title: str
+    phrase: str
+    unit: str
+    sort: Sort
+    decimals: int
+    additive: bool
+    picks: tuple[Pick, ...]
+    weights: tuple[Cells, NDArray[np.float64]] | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draw:
-    """`variants` int64 [k] of uniforms for each of `count` rows of one table."""
+class _Rows(NamedTuple):
+    """The rows of a table, int64 [k] each: the numbers of their keys, their places among those drawn, and whose text they have (their own,
+    but for near-duplicates)."""
 
-    path: str
-    of: Sizes
-    count: int
-    variants: NDArray[np.int64]
-
-
-Uniforms = dict[str, NDArray[np.float64]]
-"""The uniforms of the tables of one attempt by their path, float64 [k, count] each."""
+    keys: NDArray[np.int64]
+    places: Indices
+    texts: Indices
 
 
-def _variants(part: Part, distractors: float, *, keys_only: bool = False) -> NDArray[np.int64]:
-    """The uniforms that a table takes, those that decide on near-duplicates last."""
-    kept = part.variants[part.uniforms[part.key]] if keys_only else part.variants
-    twins = len(part.variants)
-    return np.concatenate([kept, [twins, twins + 1]]) if distractors > 0 else kept
+class _Unmade:
+    """A table that is being made, drawn as it is: its rows, once they are known, and of its columns by number the `cells` and `values`."""
+
+    def __init__(self, part: Part, locale: str, drawn: Sequence[NDArray[np.float64]], *, shown: bool) -> None:
+        self.part, self.locale, self.drawn, self.shown = part, locale, drawn, shown
+        key = part.uniforms[part.key] if shown else slice(0, 2)
+        self.key_uniforms = (*drawn[key], *drawn[-2:])  # where there are near-duplicates, the last two decide on them
+        self.rows: _Rows
+        self.cells: dict[int, Cells | Pieces] = {}
+        self.values: dict[int, NDArray[np.int64]] = {}
+
+    def made(self, split: Split) -> Table:
+        """The table, once every column has its cells."""
+        part, language = self.part, language_of(self.locale)
+        columns: list[Column] = []
+        for number, field in enumerate(part.fields):
+            heading = _heading(field, self.locale, split)
+            column = Column(
+                title=heading.title,
+                phrase=heading.phrase,
+                unit=heading.unit,
+                sort=heading.sort,
+                cells=self.cells[number],
+                numbers=self.values.get(number),
+                decimals=heading.decimals,
+                additive=heading.additive,
+            )
+            columns.append(column)
+        return Table(
+            name=part.word(part.name, language),
+            language=language,
+            one=part.word(part.one, language),
+            many=part.word(part.many, language),
+            its="their" if part.person else "its",
+            columns=tuple(columns),
+            key=part.key,
+            rows=len(self.rows.keys),
+        )
 
 
-def uniforms(seed: int, sizes: Sequence[Sizes], distractors: float) -> list[Uniforms]:
-    """The uniforms of some tables, drawn together: each is a function of (seed, row, attempt, column, place)."""
-    found: list[Uniforms] = [{} for _ in sizes]
-    for path in (MAIN, SECOND):
-        asked = [
-            (drawn, draw)
-            for drawn, of in zip(found, sizes, strict=True)
-            for draw in of.draws(distractors)
-            if draw.path == path
-        ]
-        for some in _cut(asked):
-            for (drawn, _), block in zip(some, _together(Draws(seed, path), [draw for _, draw in some]), strict=True):
-                drawn[path] = block
-    return found
+def tables_of(seed: int, wanted: Sequence[Wanted], *, split: Split, distractors: float) -> Iterator[Tables]:
+    """The tables of some conversations, in order, made some at a time: the main table, its references keys of the second, and the second
+    where it is shown."""
+    sizes = [each.sizes for each in wanted]
+    for a, b in runs(sizes, distractors):
+        drawn = uniforms(seed, sizes[a:b], distractors)
+        yield from _made(wanted[a:b], drawn, split, distractors)
 
 
-def _cut(asked: Sequence[tuple[Uniforms, Draw]]) -> Iterator[list[tuple[Uniforms, Draw]]]:
-    """Runs of draws that are made in one call."""
-    run: list[tuple[Uniforms, Draw]] = []
-    size = 0
-    for item in asked:
-        run.append(item)
-        size += item[1].count * len(item[1].variants)
-        if size >= DRAWN_AT_ONCE:
-            yield run
-            run, size = [], 0
-    if run:
-        yield run
+def tables_alone(
+    schema: Schema,
+    *,
+    rows: int,
+    second: int | None,
+    locale: str,
+    split: Split,
+    seed: int = 0,
+    row: int = 0,
+    distractors: float = 0.0,
+) -> Tables:
+    """The tables of one conversation, made by themselves."""
+    sizes = Sizes(row=row, attempt=0, schema=schema, main=rows, second=second)
+    (tables,) = tables_of(seed, [Wanted(sizes, locale)], split=split, distractors=distractors)
+    return tables
 
 
-def _together(draws: Draws, asked: Sequence[Draw]) -> list[NDArray[np.float64]]:
-    """The uniforms of some tables: the v-th of a row is the (v mod 4)-th of its draw v div 4."""
-    taken = [np.unique(each.variants // AT_ONCE, return_inverse=True) for each in asked]
-    sizes = np.array([each.count * len(blocks) for each, (blocks, _) in zip(asked, taken, strict=True)])
-    rows = np.repeat(np.array([each.of.row for each in asked]), sizes)
-    places = np.concatenate(
-        [np.tile(np.arange(each.count), len(blocks)) for each, (blocks, _) in zip(asked, taken, strict=True)]
-    )
-    variants = np.concatenate(
-        [
-            np.repeat(each.of.attempt * VARIANTS + blocks, each.count)
-            for each, (blocks, _) in zip(asked, taken, strict=True)
-        ]
-    )
-    drawn = np.split(draws.quarters(rows, places, variants), np.cumsum(sizes)[:-1], axis=1)
+def _made(wanted: Sequence[Wanted], drawn: Sequence[Uniforms], split: Split, distractors: float) -> list[Tables]:
+    """The tables of some conversations, every step taken for all of them at once."""
+    mains = [
+        _Unmade(of.schema.main, locale, u[MAIN], shown=True) for (of, locale), u in zip(wanted, drawn, strict=True)
+    ]
+    seconds = [
+        None if of.schema.second is None else _Unmade(of.schema.second, locale, u[SECOND], shown=of.second is not None)
+        for (of, locale), u in zip(wanted, drawn, strict=True)
+    ]
+    every = [*mains, *[table for table in seconds if table is not None]]
+    _find_rows(every, split, distractors)
+    shown = [table for table in every if table.shown]
+    _spell_keys(every)
+    _pick_words(shown, split)
+    _find_numbers(shown)
+    _weigh(shown, split)
+    for main, second in zip(mains, seconds, strict=True):
+        _refer(main, second)
     return [
-        words.reshape(AT_ONCE, -1, each.count)[each.variants % AT_ONCE, of]
-        for words, each, (_, of) in zip(drawn, asked, taken, strict=True)
+        Tables(main=main.made(split), second=second.made(split) if second is not None and second.shown else None)
+        for main, second in zip(mains, seconds, strict=True)
     ]
 
 
-class Generator:
-    """Makes the tables of one conversation from their uniforms."""
-
-    def __init__(self, sizes: Sizes, drawn: Uniforms, *, locale: str, split: Split, distractors: float) -> None:
-        self._sizes, self._drawn, self._locale = sizes, drawn, locale
-        self._split: Split = split
-        self._distractors = distractors
-        self._language: Language = language_of(locale)
-
-    @classmethod
-    def alone(
-        cls,
-        schema: Schema,
-        *,
-        rows: int,
-        second: int | None,
-        locale: str,
-        split: Split,
-        seed: int = 0,
-        row: int = 0,
-        distractors: float = 0.0,
-    ) -> Self:
-        """The tables of one conversation, drawn by themselves."""
-        sizes = Sizes(row=row, attempt=0, schema=schema, main=rows, second=second)
-        (drawn,) = uniforms(seed, [sizes], distractors)
-        return cls(sizes, drawn, locale=locale, split=split, distractors=distractors)
-
-    def tables(self) -> Tables:
-        """The main table, its references keys of the second, and the second where it is shown."""
-        sizes, second, referred = self._sizes, None, np.zeros(0, object)
-        if sizes.schema.second is not None:
-            part = sizes.schema.second
-            if sizes.second is not None:
-                second = self._table(part, SECOND, sizes.second, referred)
-                referred = second.key_column.cells
-            else:
-                numbers, _ = self._keys(self._drawn[SECOND], slice(0, 2), HIDDEN_ROWS)
-                content = part.fields[part.key].content
-                assert isinstance(content, Key)
-                referred = key_cells(content.prefix, numbers[_first_of_equals(numbers)]).whole()
-        return Tables(main=self._table(sizes.schema.main, MAIN, sizes.main, referred), second=second)
-
-    def _table(self, part: Part, path: str, count: int, referred: Cells) -> Table:
-        u, key = self._drawn[path], part.key
-        numbers, partner = self._keys(u, part.uniforms[key], count)
-        columns = [
-            self._column(field, u[taken], partner, numbers, referred)
-            for field, taken in zip(part.fields, part.uniforms, strict=True)
-        ]
-        kept = _first_of_equals(numbers)
-        if len(kept) < count:
-            columns = [column.take(kept) for column in columns]
-        return Table(
-            name=part.word(part.name, self._language),
-            language=self._language,
-            one=part.word(part.one, self._language),
-            many=part.word(part.many, self._language),
-            its="their" if part.person else "its",
-            columns=tuple(columns),
-            key=key,
-            rows=len(kept),
-        )
-
-    def _keys(self, u: NDArray[np.float64], key: slice, count: int) -> tuple[NDArray[np.int64], Indices | None]:
-        """The numbers of the keys, and of which row each row is a near-duplicate (itself for most), int64 [count] both; None for none."""
-        own, digits = u[key]
-        numbers = key_numbers(self._split, own)
-        if self._distractors <= 0:
-            return numbers, None
-        twins = np.flatnonzero(u[-2] < self._distractors)
-        twins = twins[twins > 0]
-        partner = np.arange(count)
-        partner[twins] = (u[-1][twins] * twins).astype(np.int64)
-        place = (digits[twins] * (DIGITS - 1)).astype(np.int64)
-        numbers[twins] = exchanged(numbers[partner[twins]], place)
-        return numbers, partner
-
-    def _column(
-        self,
-        field: Field,
-        u: NDArray[np.float64],
-        partner: Indices | None,
-        keys: NDArray[np.int64],
-        referred: Cells,
-    ) -> Column:
-        content, numbers, decimals = field.content, None, 0
-        if isinstance(content, Key):
-            cells = key_cells(content.prefix, keys)
-        elif isinstance(content, Reference):
-            cells = referred[np.minimum((u[0] * len(referred)).astype(np.int64), len(referred) - 1)]
-        elif isinstance(content, Category):
-            cells = category_cells(content, self._language, self._split, u)
-        elif isinstance(content, Number):
-            numbers, decimals = number_values(content, u), content.decimals
-            cells = number_cells(content, numbers)
-        elif isinstance(content, Day):
-            numbers = day_values(content, u)
-            cells = day_cells(content, numbers)
-        else:
-            cells = self._text(content, u)
-            cells = cells if partner is None else cells[partner]
-        title = field.title(self._language)
-        phrase, unit = phrase_of(title, self._language)
-        return Column(
-            title=title,
-            phrase=phrase,
-            unit=unit,
-            sort=SORTS[type(content)],
-            cells=cells,
-            numbers=numbers,
-            decimals=decimals,
-            additive=not isinstance(content, Number) or content.additive,
-        )
-
-    def _text(self, content: Words | Phrases, u: NDArray[np.float64]) -> Cells | Pieces:
-        if isinstance(content, Phrases):
-            return phrase_cells(content, self._language, self._split, u)
-        return word_cells(content, self._locale, self._split, u)
+def _find_rows(tables: Sequence[_Unmade], split: Split, distractors: float) -> None:
+    """Which rows there are: those whose key no row before them has."""
+    sizes = np.array([len(table.key_uniforms[0]) for table in tables], np.int64)
+    begins: NDArray[np.int64] = np.cumsum(sizes) - sizes
+    table_of = np.repeat(np.arange(len(tables)), sizes)
+    places = np.arange(len(table_of)) - begins[table_of]
+    own, digits, twin, partner = (np.concatenate([table.key_uniforms[i] for table in tables]) for i in range(4))
+    keys, texts = key_numbers(split, own), places.copy()
+    if distractors > 0:
+        twins = np.flatnonzero((twin < distractors) & (places > 0))
+        texts[twins] = (partner[twins] * places[twins]).astype(np.int64)
+        exchanges = (digits[twins] * (DIGITS - 1)).astype(np.int64)
+        keys[twins] = exchanged(keys[begins[table_of[twins]] + texts[twins]], exchanges)
+    first = _first_of_equals(table_of << KEY_BITS | keys, places, begins)
+    kept = np.cumsum(np.add.reduceat(first, begins, dtype=np.int64))[:-1]
+    found = [np.split(of[first], kept) for of in (keys, places, texts)]
+    for table, *rows in zip(tables, *found, strict=True):
+        table.rows = _Rows(*rows)
 
 
-def _first_of_equals(numbers: NDArray[np.int64]) -> Indices:
-    """Where each number stands for the first time, int64 [distinct], in order."""
-    ordered = np.sort(numbers)
-    if (ordered[1:] != ordered[:-1]).all():
-        return np.arange(len(numbers))
-    return np.sort(np.unique(numbers, return_index=True)[1])
+def _first_of_equals(numbers: NDArray[np.int64], places: Indices, begins: Indices) -> NDArray[np.bool_]:
+    """Where each number stands for the first time in its table, bool [n]; `numbers` are the tables' and keys'."""
+    ordered = np.sort(numbers << PLACE_BITS | places)
+    again = ordered[1:][ordered[1:] >> PLACE_BITS == ordered[:-1] >> PLACE_BITS]
+    first = np.ones(len(numbers), bool)
+    first[begins[again >> (PLACE_BITS + KEY_BITS)] + (again & ((1 << PLACE_BITS) - 1))] = False
+    return first
+
+
+def _spell_keys(tables: Sequence[_Unmade]) -> None:
+    """The cells of the keys."""
+    for table in tables:
+        content = table.part.fields[table.part.key].content
+        assert isinstance(content, Key)
+        table.cells[table.part.key] = key_cells(content.prefix, table.rows.keys)
+
+
+def _pick_words(tables: Sequence[_Unmade], split: Split) -> None:
+    """The columns of words, phrases and days."""
+    columns = [
+        (table, number, heading)
+        for table in tables
+        for number, field in enumerate(table.part.fields)
+        if (heading := _heading(field, table.locale, split)).picks
+    ]
+    picks: list[Pick] = []
+    uniforms_of_picks: list[NDArray[np.float64]] = []
+    rows: list[Indices] = []
+    for table, number, heading in columns:
+        begin = table.part.uniforms[number].start
+        for pick in heading.picks:
+            picks.append(pick)
+            uniforms_of_picks.append(table.drawn[begin + pick.uniform])
+            rows.append(table.rows.texts if heading.sort == "text" else table.rows.places)
+    places = iter(picked(picks, uniforms_of_picks, rows))
+    for table, number, heading in columns:
+        of_column = [next(places) for _ in heading.picks]
+        table.cells[number] = cells_picked(heading.picks, of_column)
+        content = table.part.fields[number].content
+        if isinstance(content, Day):
+            table.values[number] = of_column[0] + content.first.toordinal()
+
+
+def _find_numbers(tables: Sequence[_Unmade]) -> None:
+    """The columns of numbers."""
+    columns = [
+        (table, number, field.content)
+        for table in tables
+        for number, field in enumerate(table.part.fields)
+        if isinstance(field.content, Number)
+    ]
+    drawn = [(content, table.drawn[table.part.uniforms[number]]) for table, number, content in columns]
+    values = number_values(drawn, [table.rows.places for table, _, _ in columns])
+    for (table, number, content), of_column in zip(columns, values, strict=True):
+        table.values[number] = of_column
+        table.cells[number] = number_cells(content, of_column)
+
+
+def _weigh(tables: Sequence[_Unmade], split: Split) -> None:
+    """The columns of categories."""
+    for table in tables:
+        for number, field in enumerate(table.part.fields):
+            weights = _heading(field, table.locale, split).weights
+            if weights is not None:
+                values, ends = weights
+                u = table.drawn[table.part.uniforms[number].start][table.rows.places]
+                table.cells[number] = values[ends.searchsorted(u, side="right")]
+
+
+def _refer(table: _Unmade, second: _Unmade | None) -> None:
+    """The columns that refer to the second table."""
+    if second is None:
+        return
+    keys = second.cells[second.part.key]
+    referred = keys.whole() if isinstance(keys, Pieces) else keys
+    for number, field in enumerate(table.part.fields):
+        if isinstance(field.content, Reference):
+            u = table.drawn[table.part.uniforms[number].start][table.rows.places]
+            table.cells[number] = referred[np.minimum((u * len(referred)).astype(np.int64), len(referred) - 1)]
+
+
+@lru_cache(maxsize=4096)
+def _heading(field: Field, locale: str, split: Split) -> _Heading:
+    content, language = field.content, language_of(locale)
+    title = field.title(language)
+    phrase, unit = phrase_of(title, language)
+    return _Heading(
+        title=title,
+        phrase=phrase,
+        unit=unit,
+        sort=SORTS[type(content)],
+        decimals=content.decimals if isinstance(content, Number) else 0,
+        additive=not isinstance(content, Number) or content.additive,
+        picks=picks_of(content, locale, language, split) if isinstance(content, Day | Phrases | Words) else (),
+        weights=weighted(content, language, split) if isinstance(content, Category) else None,
+    )
 
 
 def reordered(table: Table, order: list[int]) -> Table:

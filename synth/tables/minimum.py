@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from synth.tables.fit import row_tokens, second_rows, smallest
-from synth.tables.generate import Generator
+from synth.tables.generate import tables_alone
 from synth.tables.lengths import WIDE, TokenCounter
 from synth.tables.outline import FEWEST_ROWS, Mix
 from synth.tables.render.formats import FORMATS
@@ -59,7 +59,7 @@ def _smallest(counter: TokenCounter, name: str, locale: str, format_: str, split
 def _measure(counter: TokenCounter, name: str, locale: str, format_: str, split: Split, *, joins: bool) -> int:
     schema, found = SCHEMAS[name], 0
     shown = second_rows(0) if joins and schema.second is not None else None
-    tables = Generator.alone(schema, rows=2, second=shown, locale=locale, split=split).tables()
+    tables = tables_alone(schema, rows=2, second=shown, locale=locale, split=split)
     for form in FORMATS[format_]:
         texts = [form.head(table) + form.tail for table in tables.all()]
         if tables.second is not None:

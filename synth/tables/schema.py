@@ -9,7 +9,6 @@ from itertools import pairwise
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from synth.values.columns import Category, Content, Key, uniforms_of
 
@@ -22,9 +21,10 @@ def language_of(locale: str) -> Language:
     return "zh" if locale == "zh_CN" else "en"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Field:
-    """One column of a schema: a title in either language, with the unit in parentheses, and what it holds."""
+    """One column of a schema: a title in either language, with the unit in parentheses, and what it holds. Itself alone is its equal, so
+    that what is remembered of it is found at once."""
 
     english: str
     chinese: str
@@ -57,14 +57,9 @@ class Part:
 
     @cached_property
     def uniforms(self) -> tuple[slice, ...]:
-        """Which of the uniforms of a row, as `variants` has them, each column takes."""
+        """Which of the uniforms of a row each column takes."""
         ends = np.cumsum([0, *(uniforms_of(field.content) for field in self.fields)]).tolist()
         return tuple(slice(a, b) for a, b in pairwise(ends))
-
-    @cached_property
-    def variants(self) -> NDArray[np.int64]:
-        """The numbers of the uniforms that a row takes, column by column."""
-        return np.arange(self.uniforms[-1].stop)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

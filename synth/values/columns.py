@@ -6,6 +6,7 @@ second is drawn only where a column's content asks for it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
@@ -14,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from synth.values.pools import Cells, Pieces, Split, as_cells, for_split, full_names, pool
+from synth.values.pools import Cells, Pieces, Split, as_cells
 
 RESERVED_MAIL = ("example.com", "example.org", "example.net")
 """Domains that nobody can own (RFC 2606)."""
@@ -91,6 +92,10 @@ class Day:
 Content = Key | Reference | Words | Phrases | Category | Number | Day
 
 
+SINGLE = ("city", "company", "street")
+"""Words that stand by themselves; the others are put together of two."""
+
+
 def uniforms_of(content: Content) -> int:
     """How many of its two uniforms a cell of this content takes."""
     if isinstance(content, Words):
@@ -100,34 +105,46 @@ def uniforms_of(content: Content) -> int:
     return 2 if isinstance(content, Key | Phrases) else 1
 
 
-def category_cells(content: Category, language: str, split: Split, u: NDArray[np.float64]) -> Cells:
-    """Cells whose i-th value has a weight of 1 / (i + 2): frequent and rare ones, as in life. `u` float64 [1 or 2, n]."""
-    values, ends = _weighted(content, language, split)
-    return values[np.minimum(np.searchsorted(ends, u[0], side="right"), len(values) - 1)]
-
-
-@lru_cache(maxsize=256)
-def _weighted(content: Category, language: str, split: Split) -> tuple[Cells, NDArray[np.float64]]:
-    """The values of a category, and where in [0, 1] the share of each ends."""
+def weighted(content: Category, language: str, split: Split) -> tuple[Cells, NDArray[np.float64]]:
+    """The values of a category, and where in [0, 1] the share of each ends: the i-th has a weight of 1 / (i + 2), so that there are
+    frequent and rare ones, as in life."""
     values = as_cells(content.values(language, split))
     weights = np.cumsum(1.0 / (np.arange(len(values)) + 2))
     return values, weights / weights[-1]
 
 
-def number_values(content: Number, u: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The numbers of a column in units of their last digit, int64 [n], from `u` float64 [1 or 2, n] (uniforms_of)."""
-    if content.shape == "uniform":
-        values = content.low + u[0] * (content.high - content.low)
+def number_values(
+    columns: Sequence[tuple[Number, Sequence[NDArray[np.float64]]]], rows: Sequence[NDArray[np.int64]]
+) -> list[NDArray[np.int64]]:
+    """The numbers of some columns in units of their last digit, int64 [k] each: of the uniforms of each, float64 [1 or 2][n]
+    (uniforms_of), those of `rows` int64 [k] are taken."""
+    found = [np.zeros(0, np.int64)] * len(columns)
+    for shape in ("uniform", "normal", "lognormal"):
+        places = [place for place, (content, _) in enumerate(columns) if content.shape == shape]
+        if places:
+            values = _values_of_shape(shape, [columns[i] for i in places], [rows[i] for i in places])
+            for place, of_column in zip(places, values, strict=True):
+                found[place] = of_column
+    return found
+
+
+def _values_of_shape(
+    shape: str, columns: Sequence[tuple[Number, Sequence[NDArray[np.float64]]]], rows: Sequence[NDArray[np.int64]]
+) -> list[NDArray[np.int64]]:
+    """number_values of columns of one shape."""
+    begins, sizes = np.cumsum([0, *(len(u[0]) for _, u in columns)]).tolist(), list(map(len, rows))
+    taken = np.concatenate([some + begin for some, begin in zip(rows, begins, strict=False)])
+    about = [(c.low, c.high, c.typical, c.spread, 10**c.decimals, c.step) for c, _ in columns]
+    low, high, typical, spread, scale, step = np.repeat(np.array(about, np.float64).T, sizes, axis=1)
+    first = np.concatenate([u[0] for _, u in columns])[taken]
+    if shape == "uniform":
+        values = low + first * (high - low)
     else:
-        normal = np.sqrt(-2 * np.log1p(-u[0])) * np.cos(2 * np.pi * u[1])
-        logarithmic = content.shape == "lognormal"
-        values = (
-            content.typical * np.exp(content.spread * normal)
-            if logarithmic
-            else content.typical + content.spread * normal
-        )
-    units = np.clip(values, content.low, content.high) * 10**content.decimals
-    return np.rint(units / content.step).astype(np.int64) * content.step
+        second = np.concatenate([u[1] for _, u in columns])[taken]
+        normal = np.sqrt(-2 * np.log1p(-first)) * np.cos(2 * np.pi * second)
+        values = typical * np.exp(spread * normal) if shape == "lognormal" else typical + spread * normal
+    units = np.minimum(np.maximum(values, low), high) * scale
+    return np.split((np.rint(units / step) * step).astype(np.int64), np.cumsum(sizes)[:-1])
 
 
 def number_text(value: int, decimals: int) -> str:
@@ -140,17 +157,19 @@ def number_text(value: int, decimals: int) -> str:
 
 def number_cells(content: Number, values: NDArray[np.int64]) -> Cells | Pieces:
     """The numbers of a column as cells: number_text of each."""
-    least, most = (round(bound * 10**content.decimals / content.step) for bound in (content.low, content.high))
-    if most - least < SMALL:
-        return _all_cells(content)[values // content.step - least]
-    return spelled(values, content.decimals)
+    least, cells = _all_cells(content)
+    if cells is None:
+        return spelled(values, content.decimals)
+    return cells[(values if content.step == 1 else values // content.step) - least]
 
 
 @lru_cache(maxsize=256)
-def _all_cells(content: Number) -> Cells:
-    """Every number that a column may hold."""
+def _all_cells(content: Number) -> tuple[int, Cells | None]:
+    """The least number that a column may hold, in steps, and every one from there on, if they are not too many."""
     least, most = (round(bound * 10**content.decimals / content.step) for bound in (content.low, content.high))
-    return as_cells([number_text(part * content.step, content.decimals) for part in range(least, most + 1)])
+    if most - least >= SMALL:
+        return least, None
+    return least, as_cells([number_text(part * content.step, content.decimals) for part in range(least, most + 1)])
 
 
 def spelled(values: NDArray[np.int64], decimals: int) -> Cells | Pieces:
@@ -200,75 +219,6 @@ def _fractions(decimals: int) -> Cells:
     return as_cells([f".{part:0{decimals}d}" for part in range(10**decimals)])
 
 
-def day_values(content: Day, u: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Dates as proleptic days (datetime.date.toordinal), int64 [n]."""
-    first, last = content.first.toordinal(), content.last.toordinal()
-    return first + np.minimum((u[0] * (last - first + 1)).astype(np.int64), last - first)
-
-
 def day_text(value: int) -> str:
     """A day as ISO 8601 writes it."""
     return date.fromordinal(value).isoformat()
-
-
-def day_cells(content: Day, values: NDArray[np.int64]) -> Cells:
-    """Days from the content's first to its last as cells: day_text of each."""
-    return _days(content)[values - content.first.toordinal()]
-
-
-@lru_cache(maxsize=64)
-def _days(content: Day) -> Cells:
-    """Every day that a column may hold."""
-    return as_cells([day_text(day) for day in range(content.first.toordinal(), content.last.toordinal() + 1)])
-
-
-def phrase_cells(content: Phrases, language: str, split: Split, u: NDArray[np.float64]) -> Pieces:
-    """Text of two parts; the first parts of the splits are disjoint."""
-    ours, second = _halves(content, language, split)
-    return Pieces((ours[(u[0] * len(ours)).astype(np.int64)], second[(u[1] * len(second)).astype(np.int64)]))
-
-
-@lru_cache(maxsize=64)
-def _halves(content: Phrases, language: str, split: Split) -> tuple[Cells, Cells]:
-    """The first parts of a split with the joint behind them, and the second parts."""
-    first, second, joint = content.chinese if language == "zh" else content.english
-    return as_cells(for_split(first, split)) + joint, as_cells(second)
-
-
-def word_cells(content: Words, locale: str, split: Split, u: NDArray[np.float64]) -> Cells | Pieces:
-    """Text from the locale's pools."""
-    a = (u[0] * 2**31).astype(np.int64)
-    if content.pool in SINGLE:
-        words = pool(locale, split, "street_name" if content.pool == "street" else content.pool)
-        return words[a % len(words)]
-    b = (u[1] * 2**31).astype(np.int64)
-    if content.pool == "person":
-        return full_names(locale, split, a, b)
-    if content.pool == "email":
-        users = pool("en_US", split, "user_name")
-        return Pieces((users[a % len(users)], MAIL_ENDS[b % len(MAIL_ENDS)]))
-    if content.pool == "host":
-        hosts = _hosts(split)
-        return Pieces((hosts[a % len(hosts)], HOST_ENDS[b % len(HOST_ENDS)]))
-    return _teams(locale, split, a, b)
-
-
-SINGLE = ("city", "company", "street")
-"""Words that stand by themselves; the others are put together of two."""
-MAIL_ENDS = as_cells([f"@{domain}" for domain in RESERVED_MAIL])
-HOST_ENDS = as_cells([f"-{number:02d}.example.net" for number in range(97)])
-ENGLISH_TEAMS = ("United", "Rovers", "City", "Athletic", "Wanderers", "Town")
-CHINESE_TEAMS = ("联队", "猛虎", "飞鹰", "雄狮", "海豚", "流星")
-ENGLISH_CLUBS, CHINESE_CLUBS = as_cells([f" {name}" for name in ENGLISH_TEAMS]), as_cells(CHINESE_TEAMS)
-
-
-@lru_cache(maxsize=2)
-def _hosts(split: Split) -> Cells:
-    """What hosts are called before their number."""
-    return as_cells([name.lower() for name in pool("en_US", split, "last_name").tolist()])
-
-
-def _teams(locale: str, split: Split, a: NDArray[np.int64], b: NDArray[np.int64]) -> Pieces:
-    chinese = locale == "zh_CN"
-    towns, clubs = pool(locale, split, "city"), CHINESE_CLUBS if chinese else ENGLISH_CLUBS
-    return Pieces((towns[a % len(towns)], clubs[b % len(clubs)]))

@@ -98,17 +98,13 @@ def for_split(words: tuple[str, ...], split: Split) -> tuple[str, ...]:
     return tuple(word for i, word in enumerate(words) if (i % TEST_SHARE == TEST_SHARE - 1) == test)
 
 
-def full_names(locale: str, split: Split, first: NDArray[np.int64], last: NDArray[np.int64]) -> Pieces:
-    """Names of people from indices int64 [n] (taken modulo the pools' sizes), in the order that the language writes them."""
+def names_in_order(locale: str, split: Split) -> tuple[tuple[int, Cells], tuple[int, Cells]]:
+    """The two pools of people's names in the order in which the language writes them: (0, given names) and (1, families)."""
     language = locale.partition("_")[0]
     if language in FAMILY_NAME_FIRST:
-        families, givens = (
-            pool(locale, split, "last_name", FAMILY_NAME_FIRST[language]),
-            pool(locale, split, "first_name"),
-        )
-        return Pieces((families[last % len(families)], givens[first % len(givens)]))
-    givens, families = pool(locale, split, "first_name", " "), pool(locale, split, "last_name")
-    return Pieces((givens[first % len(givens)], families[last % len(families)]))
+        between = FAMILY_NAME_FIRST[language]
+        return (1, pool(locale, split, "last_name", between)), (0, pool(locale, split, "first_name"))
+    return (0, pool(locale, split, "first_name", " ")), (1, pool(locale, split, "last_name"))
 
 
 def as_cells(texts: tuple[str, ...] | list[str]) -> Cells:

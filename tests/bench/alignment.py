@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from transformers import AutoTokenizer
 
 from packing.tokenizers import BUILTIN
 from tests.bench import builds
-from tests.bench.measure import Contender, Race, Result, measure
+from tests.bench.apart import Apart
+from tests.bench.measure import Contender, Race, Result, Work, measure
 
 LONGEST, WINDOW = 4096, 131_072
 Messages = list[dict[str, str]]
@@ -86,36 +87,37 @@ def positions(folder: Path, *, short: bool) -> Result:
     )
 
 
-def race(folder: Path, *, short: bool) -> Race:
-    """Ours and datasets, as shipped and with the fast tokenizer."""
+def peers(path: Path, way: str) -> Mapping[str, Work]:
+    """datasets over conversations, where it has been before: `shipped` by `apply_chat_template`, `fast` by its text and fastokens."""
     datasets.disable_progress_bars()
+    reference = AutoTokenizer.from_pretrained(str(BUILTIN))
+    encode = ids_by(reference) if way == "shipped" else fast_ids_by(reference)
+    with_datasets(path, encode)
+    return {way: lambda: with_datasets(path, encode)}
+
+
+def race(folder: Path, *, short: bool) -> Race:
+    """Ours and datasets, as shipped and with the fast tokenizer, each in a process of its own."""
     path = folder / "conversations.jsonl"
     builds.conversations(path, 600_000 if short else 24_000_000)
     spec = {"kind": "skipalign", "source": {"path": str(path)}, "max_position": WINDOW, "max_length": LONGEST}
-    reference = AutoTokenizer.from_pretrained(str(BUILTIN))
-
+    ours = Apart(builds.product, spec)
+    floor = Apart(builds.floor, path, rendered, spec)
+    shipped, fast = (Apart(peers, path, way) for way in ("shipped", "fast"))
     return Race(
         title="`skipalign`, conversations of about 870 tokens",
         unit="tokens",
-        floor=builds.floor(path, rendered, **spec),
+        floor={stage: floor.way(stage) for stage in builds.FLOOR},
         floor_aim=0.6,
         contenders=[
-            Contender(
-                name="Longweave",
-                work=lambda: builds.tokens_of_build(**spec),
-                note="source to manifest; labels on responses only",
-            ),
+            Contender(name="Longweave", work=ours.way("build"), note="source to manifest; labels on responses only"),
             Contender(
                 name="datasets' `map`, `apply_chat_template`, positions PoSE's way",
-                work=lambda: with_datasets(path, ids_by(reference)),
+                work=shipped.way("shipped"),
                 aim=25,
                 note="prompts are trained too; one process, for more only add processor time",
             ),
-            Contender(
-                name="the same with fastokens",
-                work=lambda: with_datasets(path, fast_ids_by(reference)),
-                aim=2,
-                note="likewise",
-            ),
+            Contender(name="the same with fastokens", work=fast.way("fast"), aim=2, note="likewise"),
         ],
+        processes=[ours, floor, shipped, fast],
     )

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import datasets
@@ -15,7 +15,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from packing.bins import best_fit
-from tests.bench.measure import Contender, Race, Result, Timed, run
+from service.engine.memory import keep_freed_memory
+from tests.bench.apart import Apart
+from tests.bench.measure import Contender, Race, Result, Timed, Work, processor_seconds, run
 
 ROOT = Path(__file__).parents[2]
 AXOLOTL = ROOT / ".venv-axolotl/bin/python"
@@ -27,7 +29,7 @@ warnings.simplefilter("ignore")
 import numpy as np
 from axolotl.utils.samplers.multipack import pack_parallel
 lengths, capacity, rounds = np.load(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-pack_parallel(lengths[:1000], capacity, 100_000, 200, 1)
+pack_parallel(lengths, capacity, 100_000, 200, 1)
 for _ in range(rounds):
     begun = time.process_time()
     bins = pack_parallel(lengths, capacity, 100_000, 200, 1)
@@ -48,8 +50,8 @@ def fill_of(tokens: int, rows: int, capacity: int) -> str:
     return f"fill {tokens / (rows * capacity):.5f}"
 
 
-def axolotl(lengths: Path, capacity: int) -> tuple[Timed, str]:
-    """axolotl's plan (groups of 100,000, bins of at most 200), timed in its own venv after its compiler has run."""
+def axolotl(lengths: Path, capacity: int) -> Timed:
+    """axolotl's plan (groups of 100,000, bins of at most 200), timed in its own venv after it has planned the same once."""
     done = subprocess.run(
         [AXOLOTL, "-c", PLAN, lengths, str(capacity), "1"],
         capture_output=True,
@@ -59,62 +61,75 @@ def axolotl(lengths: Path, capacity: int) -> tuple[Timed, str]:
         env=os.environ | {"AXOLOTL_DO_NOT_TRACK": "1"},
     )
     found = json.loads(done.stdout.splitlines()[-1])
-    return Timed(found["count"], found["seconds"]), f"fill {found['fill']:.5f}"
+    return Timed(found["count"], found["seconds"], f"fill {found['fill']:.5f}")
+
+
+def planned(path: Path, capacity: int) -> Mapping[str, Work]:
+    """Our plan of the lengths in a file, in a process like a worker's that has planned before, as axolotl's has."""
+    keep_freed_memory()
+    lengths = np.load(path)
+    best_fit(lengths, capacity)
+
+    def plan() -> Timed:
+        begun = processor_seconds()
+        _, offsets = best_fit(lengths, capacity)
+        took = processor_seconds() - begun
+        return Timed(len(lengths), took, fill_of(int(lengths.sum()), len(offsets) - 1, capacity))
+
+    return {"plan": plan}
 
 
 def plans(folder: Path, lengths: NDArray[np.int64], capacity: int) -> Race:
     """The plan alone: lengths in, bins out."""
     path = folder / f"lengths-{capacity}.npy"
     np.save(path, lengths)
-
-    def ours() -> int:
-        _, offsets = best_fit(lengths, capacity)
-        contender.note = fill_of(int(lengths.sum()), len(offsets) - 1, capacity)
-        return len(lengths)
-
-    def theirs() -> Timed:
-        timed, peer.note = axolotl(path, capacity)
-        return timed
-
-    contender = Contender(name="Longweave", work=ours)
+    ours = Apart(planned, path, capacity)
     peer = Contender(
         name="axolotl's plan",
-        work=theirs,
+        work=lambda: axolotl(path, capacity),
         aim=30,
         absent="" if AXOLOTL.exists() else "not installed: `make axolotl` makes its venv",
     )
-    return Race(title=f"packing, the plan, rows of {capacity:,}", unit="samples", contenders=[contender, peer])
+    return Race(
+        title=f"packing, the plan, rows of {capacity:,}",
+        unit="samples",
+        contenders=[Contender(name="Longweave", work=ours.way("plan")), peer],
+        processes=[ours],
+    )
 
 
-def packed(folder: Path, lengths: NDArray[np.int64], capacity: int) -> Race:
-    """Tokens in, rows out, from a dataset on disk: TRL packs and moves in one."""
-    from trl import pack_dataset
+def laid_out(source: Path, sink: Path, capacity: int) -> Mapping[str, Work]:
+    """The plan, and the samples of every row one behind the other, as our shards are laid out."""
+    keep_freed_memory()
+    datasets.disable_progress_bars()
 
-    source = folder / f"samples-{capacity}"
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    ids = np.random.default_rng(1).integers(0, 32_768, offsets[-1], dtype=np.int32)
-    table = pa.table({"input_ids": pa.ListArray.from_arrays(offsets, ids)})
-    datasets.Dataset(table).save_to_disk(str(source))
-    del ids, table
-
-    def ours() -> int:
-        """The plan, and the samples of every row one behind the other, as our shards are laid out."""
-        rows = datasets.load_from_disk(str(source)).with_format("arrow")
-        table = rows[:].combine_chunks()
-        items, bounds = best_fit(lengths, capacity)
+    def pack() -> Timed:
+        begun = processor_seconds()
+        table = datasets.load_from_disk(str(source)).with_format("arrow")[:].combine_chunks()
         column = table.column("input_ids").chunk(0)
+        lengths = np.diff(column.offsets.to_numpy().astype(np.int64))
+        items, bounds = best_fit(lengths, capacity)
         taken = column.take(pa.array(items))
         ends = np.concatenate([[0], np.cumsum(lengths[items])])[bounds].astype(np.int32)
         packed_rows = pa.ListArray.from_arrays(ends, taken.flatten())
-        with (
-            pa.OSFile(str(folder / "packed.arrow"), "wb") as sink,
-            pa.ipc.new_file(sink, pa.schema([("ids", packed_rows.type)])) as writer,
-        ):
+        schema = pa.schema([("ids", packed_rows.type)])
+        with pa.OSFile(str(sink), "wb") as file, pa.ipc.new_file(file, schema) as writer:
             writer.write_batch(pa.record_batch([packed_rows], ["ids"]))
-        contender.note = f"best_fit, rows gathered by pyarrow; {fill_of(int(lengths.sum()), len(bounds) - 1, capacity)}"
-        return len(lengths)
+        took = processor_seconds() - begun
+        fill = fill_of(int(lengths.sum()), len(bounds) - 1, capacity)
+        return Timed(len(lengths), took, f"best_fit, rows gathered by pyarrow; {fill}")
 
-    def theirs() -> int:
+    return {"pack": pack}
+
+
+def by_trl(source: Path, capacity: int) -> Mapping[str, Work]:
+    """TRL's packing of the same dataset."""
+    from trl import pack_dataset
+
+    datasets.disable_progress_bars()
+
+    def pack() -> Timed:
+        begun = processor_seconds()
         rows = datasets.load_from_disk(str(source))
         done = pack_dataset(
             rows,
@@ -123,13 +138,32 @@ def packed(folder: Path, lengths: NDArray[np.int64], capacity: int) -> Race:
             map_kwargs={"batch_size": 10_000, "num_proc": 2, "load_from_cache_file": False},
         )
         kept = sum(len(chunk.flatten()) for chunk in done.data.column("input_ids").chunks)
-        peer.note = f"bfd, batches of 10,000, two processes; {fill_of(kept, len(done), capacity)}"
+        took, fill = processor_seconds() - begun, fill_of(kept, len(done), capacity)
+        samples = len(rows)
+        del done
         rows.cleanup_cache_files()
-        return len(lengths)
+        return Timed(samples, took, f"bfd, batches of 10,000, two processes; {fill}")
 
-    contender = Contender(name="Longweave", work=ours)
-    peer = Contender(name="TRL's `pack_dataset`", work=theirs)
-    return Race(title=f"packing, rows of {capacity:,} made", unit="samples", contenders=[contender, peer])
+    return {"pack": pack}
+
+
+def packed(folder: Path, lengths: NDArray[np.int64], capacity: int) -> Race:
+    """Tokens in, rows out, from a dataset on disk: TRL packs and moves in one."""
+    source = folder / f"samples-{capacity}"
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    ids = np.random.default_rng(1).integers(0, 32_768, offsets[-1], dtype=np.int32)
+    table = pa.table({"input_ids": pa.ListArray.from_arrays(offsets, ids)})
+    datasets.Dataset(table).save_to_disk(str(source))
+    ours, theirs = Apart(laid_out, source, folder / "packed.arrow", capacity), Apart(by_trl, source, capacity)
+    return Race(
+        title=f"packing, rows of {capacity:,} made",
+        unit="samples",
+        contenders=[
+            Contender(name="Longweave", work=ours.way("pack")),
+            Contender(name="TRL's `pack_dataset`", work=theirs.way("pack")),
+        ],
+        processes=[ours, theirs],
+    )
 
 
 def results(folder: Path, *, short: bool, rounds: int) -> Iterator[Result]:

@@ -24,6 +24,7 @@ from packing.tokenizers import BUILTIN
 from service.commands.specs import take_in_sources
 from service.engine.executor import InlineExecutor
 from service.engine.line import Unwatched, build_dataset
+from service.engine.memory import keep_freed_memory
 from service.engine.tokenizers import find_tokenizer
 from service.kinds import spec_of
 from service.storage.objects import Objects
@@ -129,13 +130,21 @@ def flat(texts: list[str]) -> list[list[int]]:
     return [part.tolist() for part in np.split(np.frombuffer(ids, np.uint32), bounds)]
 
 
-def floor(path: Path, texts_of: Callable[[pl.DataFrame], list[str]], **fields: Any) -> Mapping[str, Work]:
+def product(spec: Mapping[str, Any]) -> Mapping[str, Work]:
+    """Builds in a process like a worker's: it keeps the memory it frees, and has built the same before."""
+    keep_freed_memory()
+    tokens_of_build(**spec)
+    return {"build": lambda: tokens_of_build(**spec)}
+
+
+def floor(path: Path, texts_of: Callable[[pl.DataFrame], list[str]], spec: Mapping[str, Any]) -> Mapping[str, Work]:
     """Reading the source, tokenising its texts once and writing the rows that our build wrote, each alone; units are our tokens.
 
     `texts_of` takes the texts out of the rows that polars read. The rows are written with our encodings, in one call and into memory.
     """
+    keep_freed_memory()
     with folder() as out:
-        manifest = build(out, **fields)
+        manifest = build(out, **spec)
         rows, tokens = rows_of(out, manifest), manifest.counts["tokens"]
     texts, fast, options = texts_of(pl.read_ndjson(path)), fast_tokenizer(), encodings(rows.schema)
 
@@ -152,3 +161,6 @@ def floor(path: Path, texts_of: Callable[[pl.DataFrame], list[str]], **fields: A
         return tokens
 
     return {"reading": read, "tokenising": tokenise, "writing": write}
+
+
+FLOOR = ("reading", "tokenising", "writing")

@@ -3,16 +3,18 @@ Parquet."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import datasets
+import polars as pl
 from transformers import AutoTokenizer
 
 from packing.tokenizers import BUILTIN
 from tests.bench import builds
-from tests.bench.measure import Contender, Race
+from tests.bench.apart import Apart
+from tests.bench.measure import Contender, Race, Work
 
 LENGTH = 32_768
 
@@ -52,29 +54,40 @@ def with_datasets(path: Path, encode: Encode, processes: int | None = None) -> i
         return sum(len(row) for row in woven)
 
 
-def race(folder: Path, *, short: bool) -> Race:
-    """Ours and datasets, as shipped and with the fast tokenizer."""
+def texts_of(rows: pl.DataFrame) -> list[str]:
+    """The documents."""
+    return rows["text"].to_list()
+
+
+def peers(path: Path, way: str) -> Mapping[str, Work]:
+    """datasets over a corpus, where it has been before: `shipped` by Hugging Face's tokenizer, `fast` by fastokens."""
     datasets.disable_progress_bars()
+    encode = ids_by(AutoTokenizer.from_pretrained(str(BUILTIN))) if way == "shipped" else builds.flat
+    with_datasets(path, encode)
+    return {way: lambda: with_datasets(path, encode)}
+
+
+def race(folder: Path, *, short: bool) -> Race:
+    """Ours and datasets, as shipped and with the fast tokenizer, each in a process of its own."""
     path = folder / "corpus.jsonl"
     builds.documents(path, 600_000 if short else 24_000_000)
     spec = {"kind": "cip", "source": {"path": str(path)}, "sequence_length": LENGTH}
-    reference = AutoTokenizer.from_pretrained(str(BUILTIN))
+    ours = Apart(builds.product, spec)
+    floor = Apart(builds.floor, path, texts_of, spec)
+    shipped, fast = (Apart(peers, path, way) for way in ("shipped", "fast"))
     return Race(
         title=f"`cip`, rows of {LENGTH:,} tokens",
         unit="tokens",
-        floor=builds.floor(path, lambda rows: rows["text"].to_list(), **spec),
+        floor={stage: floor.way(stage) for stage in builds.FLOOR},
         floor_aim=0.6,
         contenders=[
-            Contender(name="Longweave", work=lambda: builds.tokens_of_build(**spec), note="source to manifest"),
+            Contender(name="Longweave", work=ours.way("build"), note="source to manifest"),
             Contender(
                 name="Hugging Face datasets and tokenizers, a plain loop",
-                work=lambda: with_datasets(path, ids_by(reference)),
+                work=shipped.way("shipped"),
                 aim=25,
             ),
-            Contender(
-                name="the same with fastokens",
-                work=lambda: with_datasets(path, builds.flat),
-                aim=2,
-            ),
+            Contender(name="the same with fastokens", work=fast.way("fast"), aim=2),
         ],
+        processes=[ours, floor, shipped, fast],
     )

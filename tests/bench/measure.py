@@ -8,19 +8,26 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """Work that was timed where it was done, in a process of its own, say: units, and the seconds they took."""
+    """Work that was timed where it was done, in a process of its own, say: units, the seconds they took, and what a reader must know."""
 
     count: float
     seconds: float
+    note: str = ""
 
 
 Work = Callable[[], "int | Timed"]
 """Does its work and says how many units of it there were."""
+
+
+class Closing(Protocol):
+    """What is ended with the race that it is part of."""
+
+    def close(self) -> None: ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,6 +55,7 @@ class Race:
 
     `clock` is `processor` (all threads of this process and the children it waited for) or `wall`. `floor` are the stages that nobody can do
     without, each alone at its best: its rate is that of the sum of the best times. `floor_aim` is the share of it that ours should reach.
+    `processes` are ended with it.
     """
 
     title: str
@@ -56,6 +64,7 @@ class Race:
     clock: str = "processor"
     floor: Mapping[str, Work] = field(default_factory=dict)
     floor_aim: float | None = None
+    processes: Sequence[Closing] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,12 +125,17 @@ def run(race: Race, rounds: int) -> Iterator[Result]:
     clock = CLOCKS[race.clock]
     stages: dict[str, list[Timed]] = {name: [] for name in race.floor}
     present = [contender for contender in race.contenders if not contender.absent]
-    for _ in range(rounds):
-        for contender in present:
-            done = _timed(contender.work, clock)
-            contender.rates.append(done.count / done.seconds)
-        for name, work in race.floor.items():
-            stages[name].append(_timed(work, clock))
+    try:
+        for _ in range(rounds):
+            for contender in present:
+                done = _timed(contender.work, clock)
+                contender.rates.append(done.count / done.seconds)
+                contender.note = done.note or contender.note
+            for name, work in race.floor.items():
+                stages[name].append(_timed(work, clock))
+    finally:
+        for process in race.processes:
+            process.close()
     ours = race.contenders[0]
     yield _line(race, ours, race.title, note=ours.note)
     if stages:

@@ -5,7 +5,7 @@ sample cut the whole haystack into sentences with nltk, put the needle between t
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import fastokens
 from nltk.tokenize.punkt import PunktSentenceTokenizer
@@ -13,9 +13,11 @@ from transformers import AutoTokenizer
 
 from packing.plan import Tally
 from packing.tokenizers import BUILTIN, Tokenizer
+from service.engine.memory import keep_freed_memory
 from service.kinds import KINDS, spec_of
 from synth.needles.haystack import builtin_units
-from tests.bench.measure import Contender, Race
+from tests.bench.apart import Apart
+from tests.bench.measure import Contender, Race, Work
 
 LENGTH, BUDGET = 131_072, 128
 TEMPLATE = "A special magic number is hidden within the following text.\n{context}\nWhat is the special magic number for {query}?"
@@ -89,9 +91,16 @@ class RulersWay:
         return text, text[: text.find(value)]
 
 
-def race(*, short: bool) -> Race:
-    """Ours and RULER's way with its own kind of tokenizer, and with the fast one."""
+def product(probes: int) -> Mapping[str, Work]:
+    """Ours in a process like a worker's. The haystack is made once a process, the peers' lies ready."""
+    keep_freed_memory()
     tokenizer = Tokenizer.load(BUILTIN, name="builtin")
+    ours(tokenizer, 10)
+    return {"build": lambda: ours(tokenizer, probes)}
+
+
+def peers(samples: int) -> Mapping[str, Work]:
+    """RULER's way with its own kind of tokenizer, and with the fast one, which makes twice as many samples a turn."""
     words: list[str] = []
     for paragraph in builtin_units("en_US", "test"):
         words += " ".join(paragraph).split()
@@ -100,25 +109,31 @@ def race(*, short: bool) -> Race:
     reference = AutoTokenizer.from_pretrained(str(BUILTIN))
     fast = fastokens.Tokenizer.from_file(str(BUILTIN / "tokenizer.json"))
     same = RulersWay(lambda text: len(fast.encode_batch_flat([text])[0]) // 4, words)
-    peers = RulersWay(lambda text: len(reference.tokenize(text)), words, same.size)  # one vocabulary, one size
-    ours(tokenizer, 10)  # the haystack is made once a process, theirs lies ready
+    slow = RulersWay(lambda text: len(reference.tokenize(text)), words, same.size)  # one vocabulary, one size
+    return {"slow": lambda: slow.run(samples), "fast": lambda: same.run(2 * samples)}
+
+
+def race(*, short: bool) -> Race:
+    """Ours and RULER's way with its own kind of tokenizer, and with the fast one."""
     probes, samples = (20, 1) if short else (200, 8)
+    build, others = Apart(product, probes), Apart(peers, samples)
     return Race(
         title="`needle`, niah_single at 131,072 tokens",
         unit="probes",
         contenders=[
-            Contender(name="Longweave", work=lambda: ours(tokenizer, probes), note="rows checked as they are written"),
+            Contender(name="Longweave", work=build.way("build"), note="rows checked as they are written"),
             Contender(
                 name="RULER's way, transformers' `tokenize`",
-                work=lambda: peers.run(samples),
+                work=others.way("slow"),
                 aim=100,
                 note="its start and its sizing left out",
             ),
             Contender(
                 name="RULER's way, fastokens",
-                work=lambda: same.run(2 * samples),
+                work=others.way("fast"),
                 aim=20,
                 note="likewise; the rest is nltk's sentences",
             ),
         ],
+        processes=[build, others],
     )

@@ -17,6 +17,8 @@ from tests.bench.measure import Contender, Race, Result, run
 from tests.bench.served import served, tokens_of_job, upload, wait_ready
 
 WORKERS = 2
+BYTES = 128_000_000
+"""Some 34 M tokens: jobs of a second or two. Of a third of it start and end are a third."""
 
 
 def results(folder: Path, *, short: bool, rounds: int) -> Iterator[Result]:
@@ -24,8 +26,8 @@ def results(folder: Path, *, short: bool, rounds: int) -> Iterator[Result]:
     datasets.disable_progress_bars()
     texts, talks = folder / "texts.jsonl", folder / "talks.jsonl"
     with served(folder, "serve", LONGWEAVE_WORKERS=str(WORKERS)) as http:
-        builds.documents(texts, 400_000 if short else 48_000_000)
-        builds.conversations(talks, 400_000 if short else 48_000_000)
+        builds.documents(texts, 400_000 if short else BYTES)
+        builds.conversations(talks, 400_000 if short else BYTES)
         wait_ready(http)
         seeds = itertools.count()
 

@@ -4,7 +4,7 @@ taken until the length is reached, one lookup question, the whole rendered by th
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import fastokens
 import numpy as np
@@ -14,8 +14,10 @@ from transformers import AutoTokenizer
 
 from packing.plan import Tally
 from packing.tokenizers import BUILTIN, Tokenizer
+from service.engine.memory import keep_freed_memory
 from service.kinds import KINDS, spec_of
-from tests.bench.measure import Contender, Race
+from tests.bench.apart import Apart
+from tests.bench.measure import Contender, Race, Work
 from tests.bench.needles import Inputs
 
 LENGTH = 8192
@@ -83,9 +85,16 @@ def with_pools(
     return total
 
 
-def race(*, short: bool) -> Race:
-    """Ours, Faker with Hugging Face's tokenizer, pools with the fast one."""
+def product(samples: int) -> Mapping[str, Work]:
+    """Ours in a process like a worker's. Pools are drawn once a process, the peers' lie ready."""
+    keep_freed_memory()
     tokenizer = Tokenizer.load(BUILTIN, name="builtin")
+    ours(tokenizer, 4)
+    return {"build": lambda: ours(tokenizer, samples)}
+
+
+def peers(samples: int, slow: int) -> Mapping[str, Work]:
+    """Faker with Hugging Face's tokenizer, pools with it and with the fast one: `slow` and `samples` conversations a turn."""
     reference = AutoTokenizer.from_pretrained(str(BUILTIN))
     fast = fastokens.Tokenizer.from_file(str(BUILTIN / "tokenizer.json"))
     fake = Faker("en_US", use_weighting=False)
@@ -105,29 +114,34 @@ def race(*, short: bool) -> Race:
         text = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
         return by_fast([text])[0]
 
-    ours(tokenizer, 4)  # pools are drawn once a process, theirs lie ready
+    return {
+        "faker": lambda: with_faker(slow, whole_by_reference, by_reference),
+        "pools": lambda: with_pools(slow, pools, whole_by_reference, by_reference),
+        "fast": lambda: with_pools(samples, pools, whole_by_fast, by_fast),
+    }
+
+
+def race(*, short: bool) -> Race:
+    """Ours, Faker with Hugging Face's tokenizer, pools with the fast one."""
     samples, slow = (8, 1) if short else (400, 12)
+    build, others = Apart(product, samples), Apart(peers, samples, slow)
     return Race(
         title="`synl`, conversations of 8,192 tokens",
         unit="tokens",
         contenders=[
-            Contender(name="Longweave", work=lambda: ours(tokenizer, samples), note="audit included"),
+            Contender(name="Longweave", work=build.way("build"), note="audit included"),
             Contender(
                 name="a Faker call a cell, Hugging Face tokenizers",
-                work=lambda: with_faker(slow, whole_by_reference, by_reference),
+                work=others.way("faker"),
                 aim=100,
                 note="one lookup question, no answers checked",
             ),
             Contender(
                 name="pools of Faker values, polars, Hugging Face tokenizers",
-                work=lambda: with_pools(slow, pools, whole_by_reference, by_reference),
+                work=others.way("pools"),
                 note="likewise",
             ),
-            Contender(
-                name="pools of Faker values, polars, fastokens",
-                work=lambda: with_pools(samples, pools, whole_by_fast, by_fast),
-                aim=5,
-                note="likewise",
-            ),
+            Contender(name="pools of Faker values, polars, fastokens", work=others.way("fast"), aim=5, note="likewise"),
         ],
+        processes=[build, others],
     )

@@ -167,6 +167,17 @@ def test_bombs_are_refused_before_they_unfold(tmp_path):
         pieces(parquet(tmp_path / "claim.parquet", 2000), Limits(bytes=100))
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_parquet_texts_that_are_not_utf_8_are_refused_with_their_rows(tmp_path, monkeypatch, nested):
+    monkeypatch.setattr(sources, "BATCH_ROWS", 2)
+    raw = pa.array([b"fine", b"fine", b"fine", b"\xff\xfe"], pa.binary())
+    texts = pa.StringArray.from_buffers(4, raw.buffers()[1], raw.buffers()[2])
+    column = pa.ListArray.from_arrays(pa.array([0, 1, 2, 3, 4], pa.int32()), texts) if nested else texts
+    pq.write_table(pa.table({"text": column}), tmp_path / "x.parquet", use_dictionary=False, write_statistics=False)
+    with pytest.raises(SourceError, match=r"x\.parquet, rows 3 to 4: column 'text' does not hold what its type says"):
+        pieces(tmp_path / "x.parquet")
+
+
 def test_extension_types_are_refused(tmp_path):
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"u": pa.array([b"0123456789abcdef"], pa.binary(16)).cast(pa.uuid())}), path)

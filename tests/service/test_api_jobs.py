@@ -208,6 +208,20 @@ def test_idempotency_keys(api, source):
     assert_problem(too_long, 422, "malformed_request")
 
 
+def test_a_request_is_replayed_after_its_source_has_gone(api, services, source):
+    """Its client may not have heard the answer, and all that the job needed may have been cleared away since."""
+    spec, headers = spec_for(source), {"Idempotency-Key": "k1"}
+    first = api.post("/v1/jobs", json=spec, headers=headers).json()
+    make_runner(services).run_once()
+    assert api.delete(f"/v1/uploads/{source}").status_code == 204
+    again = api.post("/v1/jobs", json=spec, headers=headers)
+    assert (again.status_code, again.json()["id"], again.json()["state"]) == (202, first["id"], "succeeded")
+    assert_problem(api.post("/v1/jobs", json={**spec, "seed": 1}, headers=headers), 422, "idempotency_key_reused")
+    assert_problem(api.post("/v1/jobs", json=spec), 422, "invalid_spec")
+    endless = api.post("/v1/jobs", content='{"kind": "cip", "seed": 1e999}', headers=headers | JSON)
+    assert pointers(assert_problem(endless, 422, "invalid_spec")) == {"/seed"}
+
+
 def test_priorities_decide_what_is_built_first_and_change_nothing_in_it(api, services, source):
     spec = spec_for(source)
     first = api.post("/v1/jobs", json=spec).json()

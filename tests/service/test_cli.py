@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 
@@ -103,7 +105,7 @@ def test_bad_specs(talks, tmp_path, capsys, what, command):
     assert done == code
     assert out == ""
     assert sentence in err
-    errors = [line for line in err.splitlines() if not line.startswith(("shard", "1 shards"))]
+    errors = [line for line in err.splitlines() if not line.startswith(("shard", "1 shard"))]
     assert len(errors) == 1, errors
     assert "Traceback" not in err
     assert not (tmp_path / "set").exists(), "a failed build leaves nothing"
@@ -125,7 +127,16 @@ def test_every_offending_field_is_named(talks, tmp_path, capsys):
         (b"\xff\xfe", "not UTF-8"),
         (b"- a list", "one object"),
         (b"a: &x [1]\nb: *x", "aliases"),
-        (b"kind: skipalign\nsource: {path: x}\nseed: .nan", "not plain data"),
+        (b"kind: skipalign\nsource: {path: x}\nseed: .nan", "/seed: infinity and NaN"),
+        (b"kind: needle\nlengths: [4096, .inf]", "/lengths/1: infinity and NaN"),
+        (b"kind: skipalign\nseed: 1\nseed: 2", "line 3: the field 'seed' stands there twice"),
+        (b"kind: skipalign\nsource: {path: a, path: b}", "line 2: the field 'path' stands there twice"),
+        (b'{"kind": "cip", "seed": 1, "seed": 1}', "the field 'seed' stands there twice"),
+        (b"kind: skipalign\nseed: " + b"9" * 5000, "neither JSON nor YAML"),
+        (
+            b"kind: cip\nsource: {path: x}\ndocuments_per_sequence: many",
+            "error: /documents_per_sequence: Input should be",
+        ),
         (b"", "one object"),
     ],
 )
@@ -173,6 +184,62 @@ def test_a_failed_build_harms_nothing_that_was_there(good, tmp_path, capsys):
     assert code == 1
     assert "another dataset stands" in err
     assert {p.name: p.read_bytes() for p in (tmp_path / "first").rglob("*") if p.is_file()} == before
+
+
+def test_a_failed_build_takes_no_file_that_no_build_writes(good, tmp_path, capsys):
+    """An interrupted build's directory is gone on with; what its user put there since is the user's."""
+    out = tmp_path / "set"
+    (out / ".longweave").mkdir(parents=True)
+    for name in ("data/thesis.txt", "data/train-00000-of-00001.parquet", "charts/me.png", "charts/row_tokens.vl.json"):
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("years of work")
+    bad = spec_file(tmp_path, source={"path": str(tmp_path / "talks.jsonl")}, columns={"messages": "nowhere"})
+    assert run(capsys, "build", bad, "--out", out)[0] == 1
+    left = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
+    assert left == ["charts/me.png", "data/thesis.txt"]
+
+
+def test_places_that_cannot_be_written_are_one_line(good, tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").write_text("")
+    code, _, err = run(capsys, "build", good, "--out", tmp_path / "file/set")
+    assert (code, len(err.splitlines())) == (1, 1)
+    assert f"{tmp_path}/file/set cannot be made (Not a directory)" in err
+
+    def refused(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", "/somewhere")
+
+    monkeypatch.setattr("service.commands.build.take_in_sources", refused)
+    assert run(capsys, "build", good, "--out", tmp_path / "set") == (1, "", "error: /somewhere: Permission denied\n")
+
+
+@pytest.mark.parametrize("command", ["build", "preview"])
+def test_pipes_and_devices_are_no_sources(tmp_path, capsys, command):
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    for place in (tmp_path / "pipe.jsonl", "/dev/zero"):
+        spec = spec_file(tmp_path, source={"path": str(place)})
+        words = ["--out", tmp_path / "set"] if command == "build" else []
+        code, _, err = run(capsys, command, spec, *words)
+        assert (code, len(err.splitlines())) == (1, 1)
+        assert f"{place} is neither a file nor a folder" in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["build", "x", "--out", "y", "--workers", "two"],
+        ["preview", "x", "-n", "0"],
+        ["preview", "x", "-n", "9999"],
+        ["jobs", "--limit", "0"],
+        ["serve", "--port", "65536"],
+        ["ask", "x", "--concurrency", "0"],
+    ],
+)
+def test_numbers_out_of_bounds_are_said_in_the_users_words(capsys, words):
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"{words[-1]!r} is no " in said
 
 
 def test_usage(capsys):

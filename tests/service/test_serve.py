@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
@@ -22,6 +23,7 @@ from service.engine.executor import InlineExecutor
 from service.engine.line import Unwatched, build_dataset
 from service.engine.tokenizers import find_tokenizer
 from service.kinds import spec_of
+from service.serving import listen
 from service.storage.intake import take_in
 from service.storage.objects import Objects
 from tests.service.support import conversations
@@ -303,6 +305,26 @@ def test_a_port_in_use_is_one_line(tmp_path, capsys):
     err = capsys.readouterr().err
     assert err.startswith(f"error: cannot listen on 127.0.0.1:{port}: Address already in use")
     assert err.count("\n") == 1
+
+
+def test_answers_do_not_wait_for_the_acknowledgement_of_their_heads():
+    """Head and body are two writes: with Nagle's delay the second waits 40 ms on a connection that is kept."""
+
+    async def ask() -> list[int]:
+        found: list[int] = []
+
+        def answered(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            found.append(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        sock = listen("127.0.0.1", 0, keys_exist=lambda: False)
+        async with await asyncio.start_server(answered, sock=sock):
+            reader, writer = await asyncio.open_connection(*sock.getsockname())
+            await reader.read()
+            writer.close()
+        return found
+
+    assert asyncio.run(ask()) == [1]
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])  # noqa: S104

@@ -21,7 +21,7 @@ from packing.dataset.errors import DatasetError
 from synth import synl_rows
 from synth.tables import fit
 from synth.tables.fit import fitted, fitted_rows
-from synth.tables.generate import DRAWN_AT_ONCE, HIDDEN_ROWS, MAIN, SECOND, Generator, Sizes, uniforms
+from synth.tables.generate import Wanted, tables_alone, tables_of
 from synth.tables.lengths import TokenCounter
 from synth.tables.render.format import threads_of, woven
 from synth.tables.render.formats import FORMATS
@@ -29,12 +29,15 @@ from synth.tables.render.json import JSON_ARRAY, JSON_LINES
 from synth.tables.render.markdown import MARKDOWN
 from synth.tables.schemas.catalogue import SCHEMAS
 from synth.tables.table import Column
+from synth.tables.uniforms import HIDDEN_ROWS, MAIN, SECOND, Sizes, runs, uniforms
 from synth.values.columns import (
     Category,
     Day,
     Key,
     Number,
-    day_cells,
+    Phrases,
+    Reference,
+    Words,
     day_text,
     number_cells,
     number_text,
@@ -43,6 +46,7 @@ from synth.values.columns import (
     uniforms_of,
 )
 from synth.values.keys import key_cells
+from synth.values.picks import cells_picked, picked, picks_of
 from synth.values.pools import Pieces, as_cells
 from tests.packing import templates
 from tests.packing.test_tokenizer_families import ours
@@ -67,7 +71,7 @@ def test_every_number_that_a_column_may_hold_has_its_cell():
         for field in (*schema.main.fields, *(schema.second.fields if schema.second else ())):
             content = field.content
             if isinstance(content, Number):
-                values = number_values(content, u)
+                (values,) = number_values([(content, u)], [np.arange(4000)])
                 bounds = np.rint(np.array([content.low, content.high]) * 10**content.decimals).astype(np.int64)
                 values = np.concatenate([values, bounds // content.step * content.step])
                 cells = number_cells(content, values).tolist()
@@ -78,25 +82,38 @@ def test_every_number_that_a_column_may_hold_has_its_cell():
 
 def test_days_and_keys_are_written_alike_one_by_one_and_all_at_once():
     content = Day(date(1999, 12, 25), date(2004, 3, 3))
-    days = np.arange(content.first.toordinal(), content.last.toordinal() + 1)
-    assert day_cells(content, days).tolist() == [day_text(day) for day in days.tolist()]
+    days = list(range(content.first.toordinal(), content.last.toordinal() + 1))
+    picks, n = picks_of(content, "en_US", "en", "train"), len(days)
+    places = picked(picks, [(np.arange(n) + 0.5) / n], [np.arange(n)])
+    assert cells_picked(picks, places).tolist() == [day_text(day) for day in days]
     keys = np.array([100_000, 15_432, 7, 999_999, 482_913])
     assert key_cells("EMP", keys).tolist() == ["EMP-100000", "EMP-015432", "EMP-000007", "EMP-999999", "EMP-482913"]
 
 
+def test_words_are_the_floor_of_their_uniform_modulo_their_number():
+    u = np.concatenate([np.random.default_rng(0).random(3000), [0.0, 1 - 2.0**-32]])
+    for pool in ("person", "city", "email", "host", "team"):
+        picks = picks_of(Words(pool), "en_US", "en", "train")
+        places = picked(picks, [u, u[::-1]][: len(picks)], [np.arange(len(u))] * len(picks))
+        for pick, of_u, found in zip(picks, [u, u[::-1]], places, strict=False):
+            assert found.tolist() == [int(number * 2**31) % len(pick.words) for number in of_u.tolist()]
+        assert len(picks) == uniforms_of(Words(pool))
+
+
 def test_contents_ask_for_as_many_uniforms_as_they_take():
-    generator = Generator.alone(SCHEMAS["orders"], rows=50, second=2, locale="en_US", split="train", distractors=0.2)
-    kinds = set()
-    for schema, count in product(SCHEMAS.values(), (1, 2)):
+    kinds, rows, rng = set(), [np.array([3, 1, 41])], np.random.default_rng(0)
+    for schema in SCHEMAS.values():
         for field in (*schema.main.fields, *(schema.second.fields if schema.second else ())):
-            if uniforms_of(field.content) != count or isinstance(field.content, Key):
-                continue
-            kinds.add((type(field.content), count))
-            u, place = np.random.default_rng(0).random((2, 50)), np.arange(50)
-            whole = generator._column(field, u, place, place, as_cells(["OFF-1", "OFF-2"]))
-            bare = generator._column(field, u[:count], place, place, as_cells(["OFF-1", "OFF-2"]))
-            assert bare.cells.tolist() == whole.cells.tolist()
-    assert {(Category, 1), (Day, 1), (Number, 1), (Number, 2)} < kinds
+            content, u = field.content, rng.random((2, 50))
+            kinds.add((type(content), uniforms_of(content)))
+            if isinstance(content, Number):
+                (some,) = number_values([(content, u[: uniforms_of(content)])], rows)
+                (whole,) = number_values([(content, u)], [np.arange(50)])
+                assert some.tolist() == whole[rows[0]].tolist()
+            elif not isinstance(content, Category | Key | Reference):
+                taken = {pick.uniform for pick in picks_of(content, "zh_CN", "zh", "test")}
+                assert taken == set(range(uniforms_of(content)))
+    assert {(Category, 1), (Day, 1), (Number, 1), (Number, 2), (Words, 1), (Words, 2), (Phrases, 2)} < kinds
 
 
 def test_a_column_gathers_the_rows_it_was_asked_for():
@@ -136,16 +153,18 @@ def test_conversations_are_nearly_as_long_as_expected_before_anything_is_asked(l
     assert rows <= len(drafts) < 1.9 * rows
 
 
-def test_uniforms_of_tables_are_the_same_alone_and_together():
+def of_all_sizes():
     names = list(SCHEMAS)
-    sizes = [
+    return [
         Sizes(row=row, attempt=row % 3, schema=SCHEMAS[names[row % len(names)]], main=40 + 90 * row, second=second)
         for row in range(2 * len(names))
         for second in ((None, 7) if SCHEMAS[names[row % len(names)]].second else (None,))
     ]
-    together = uniforms(9, sizes, 0.1)
-    assert sum(block.size for drawn in together for block in drawn.values()) > 4 * DRAWN_AT_ONCE
-    for of, drawn in zip(sizes, together, strict=True):
+
+
+def test_uniforms_of_tables_are_the_same_alone_and_together():
+    sizes = of_all_sizes()
+    for of, drawn in zip(sizes, uniforms(9, sizes, 0.1), strict=True):
         (alone,) = uniforms(9, [of], 0.1)
         assert alone.keys() == drawn.keys()
         assert all(np.array_equal(alone[path], drawn[path]) for path in alone)
@@ -155,13 +174,32 @@ def test_uniforms_of_tables_are_the_same_alone_and_together():
         assert np.array_equal(bare[MAIN], alone[MAIN][:-2])
 
 
+@pytest.mark.parametrize("distractors", [0.0, 0.4])
+def test_tables_are_the_same_alone_and_together(distractors):
+    locales = ("en_US", "zh_CN", "ja_JP")
+    wanted = [Wanted(of, locales[number % 3]) for number, of in enumerate(of_all_sizes())]
+    assert 1 < len(list(runs([each.sizes for each in wanted], distractors))) < len(wanted)
+    options = {"split": "test", "distractors": distractors}
+    together = list(tables_of(4, wanted, **options))
+    assert len(together) == len(wanted)
+    for each, found in zip(wanted, together, strict=True):
+        (alone,) = tables_of(4, [each], **options)
+        assert (found.second is None) == (each.sizes.second is None)
+        for one, other in zip(found.all(), alone.all(), strict=True):
+            assert one.rows == other.rows
+            for column, same in zip(one.columns, other.columns, strict=True):
+                assert column.cells.tolist() == same.cells.tolist()
+                assert (column.numbers is None) == (same.numbers is None)
+                assert column.numbers is None or column.numbers.tolist() == same.numbers.tolist()
+
+
 def test_a_second_table_that_is_not_shown_has_the_keys_it_would_show():
     for name, schema in SCHEMAS.items():
         if schema.second is None:
             continue
         common = {"rows": 80, "locale": "en_US", "split": "train", "row": 3, "distractors": 0.3}
-        shown = Generator.alone(schema, second=HIDDEN_ROWS, **common).tables()
-        hidden = Generator.alone(schema, second=None, **common).tables()
+        shown = tables_alone(schema, second=HIDDEN_ROWS, **common)
+        hidden = tables_alone(schema, second=None, **common)
         assert hidden.second is None
         for one, other in zip(shown.main.columns, hidden.main.columns, strict=True):
             assert one.cells.tolist() == other.cells.tolist(), name
@@ -219,10 +257,10 @@ def test_rows_have_the_tokens_that_each_has_by_itself():
         forms = [form for forms in FORMATS.values() for form in forms]
         for (number, form), locale in product(enumerate(forms), (*LOCALES, "ja_JP")):
             schema = list(SCHEMAS.values())[number % len(SCHEMAS)]
-            generator = Generator.alone(
+            tables = tables_alone(
                 schema, rows=60, second=None, locale=locale, split="train", row=number, distractors=0.1
             )
-            rows = form.rows(generator.tables().main)
+            rows = form.rows(tables.main)
             assert own.rows(rows, form).tolist() == own.lines([row + form.between for row in rows]).tolist()
             assert own.rows(rows[:1], form).tolist() == own.lines([rows[0] + form.between]).tolist()
             together.setdefault((family, form), set()).add(own._apart(rows, form))

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from packing.draws import Draws
 from synth.audit.parse import record_cells, table_named
+from synth.tables import generate
 from synth.tables.choices import Choices
 from synth.tables.conditions import beyond, choose, roundest
 from synth.tables.conversation import Body
 from synth.tables.frame import OPENING_ONE, OPENING_TWO, RULES, STEPS
-from synth.tables.generate import Generator
+from synth.tables.generate import tables_alone
 from synth.tables.question import Request
 from synth.tables.render.formats import FORMATS
 from synth.tables.schema import phrase_of
@@ -30,7 +31,7 @@ from synth.tables.wording import fill
 from synth.values import pools
 from synth.values.columns import Category, Phrases, number_text
 from synth.values.keys import digit_sums, exchanged, key_numbers
-from synth.values.pools import as_cells, for_split, full_names, is_served, pool
+from synth.values.pools import as_cells, for_split, is_served, names_in_order, pool
 from tests.synth.support import LOCALES
 
 POOLS = ("first_name", "last_name", "city", "company", "street_name", "user_name")
@@ -39,8 +40,7 @@ POOLS = ("first_name", "last_name", "city", "company", "street_name", "user_name
 def tables_of(schema, locale="en_US", split="train", rows=60, row=0, distractors=0.1):
     second = 8 if SCHEMAS[schema].second else None
     sizes = {"rows": rows, "second": second, "row": row}
-    generator = Generator.alone(SCHEMAS[schema], seed=1, locale=locale, split=split, distractors=distractors, **sizes)
-    return generator.tables()
+    return tables_alone(SCHEMAS[schema], seed=1, locale=locale, split=split, distractors=distractors, **sizes)
 
 
 def titles(schema):
@@ -97,8 +97,8 @@ def test_near_duplicates_are_as_many_as_asked():
 
 
 def full_name_grid(locale, split):
-    firsts, lasts = (len(pool(locale, split, name)) for name in ("first_name", "last_name"))
-    return full_names(locale, split, np.repeat(np.arange(firsts), lasts), np.tile(np.arange(lasts), firsts)).tolist()
+    (_, before), (_, behind) = names_in_order(locale, split)
+    return [first + last for first in before.tolist() for last in behind.tolist()]
 
 
 def test_splits_share_no_word_of_a_pool():
@@ -318,10 +318,10 @@ def test_what_a_format_writes_is_read_back(form, cells):
 def shallow_pools(monkeypatch):
     """Pools of a hundred words, forgotten afterwards: a hundred locales are tried here, not the depth of their pools."""
     monkeypatch.setattr(pools, "POOL", 100)
-    for cached in (pools.pool, pools._words):
+    for cached in (pools.pool, pools._words, generate._heading):
         cached.cache_clear()
     yield
-    for cached in (pools.pool, pools._words):
+    for cached in (pools.pool, pools._words, generate._heading):
         cached.cache_clear()
 
 

@@ -188,6 +188,37 @@ def test_preflight_refuses_a_model_that_scales_its_logits():
         preflight(scaled, batch())
 
 
+@pytest.mark.parametrize(
+    "error", [TypeError("got an unexpected keyword\nand more"), RuntimeError("shapes"), KeyError("x"), IndexError()]
+)
+def test_a_model_that_fails_in_its_own_code_is_named(error: Exception):
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**SMALL), attn_implementation=NAME).train()
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise error
+
+    model.model.layers[1].mlp.forward = broken
+    with pytest.raises(ModelError, match=rf"a LlamaForCausalLM cannot be run .*{type(error).__name__}") as caught:
+        preflight(model, batch())
+    assert "test_model.py, line" in caught.value.message
+    assert "\n" not in caught.value.message
+    assert caught.value.__cause__ is error
+    assert model.training, "as it was"
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError(), ModelError("a sentence of our own")])
+def test_what_others_have_words_for_is_passed_on(error: Exception):
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**SMALL), attn_implementation=NAME)
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise error
+
+    model.model.layers[0].forward = broken
+    with pytest.raises(type(error)) as caught:
+        preflight(model, batch())
+    assert caught.value is error
+
+
 def test_preflight_refuses_a_model_with_stock_attention():
     model = AutoModelForCausalLM.from_config(LlamaConfig(**SMALL), attn_implementation="sdpa")
     with pytest.raises(AttentionError, match="ours was asked in 0 of 2 layers"):
