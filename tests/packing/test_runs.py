@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
-from packing.runs import runs_of
+from packing.runs import places, runs_of
 
 
 def test_runs_are_what_an_index_for_every_number_gives():
@@ -22,3 +24,12 @@ def test_runs_are_what_an_index_for_every_number_gives():
         assert found.dtype == values.dtype
         assert found.tolist() == expected
     assert neighbours > 1000
+
+
+@given(st.lists(st.booleans(), max_size=40), st.integers(1, 3))
+def test_places_are_where_flags_are_set(flags, step):
+    given_flags = np.array(flags, bool)[::step]
+    assert places(given_flags).tolist() == [i for i, flag in enumerate(given_flags.tolist()) if flag]
+    many = np.zeros(1000, bool)
+    many[: len(given_flags)] = many[-1] = given_flags.any()
+    assert np.array_equal(places(many), np.flatnonzero(many))
