@@ -148,9 +148,7 @@ def _build_planned(spec: Spec, shard: Shard, inputs: Inputs, tally: Tally) -> It
     )
     if not len(rows):
         return
-    batch = skipalign_kept.read(shard.table, inputs)
-    chosen = select(batch, np.searchsorted(batch.index, rows))
-    yield lay_out(spec, chosen, variants, samples, units, tally)
+    yield lay_out(spec, skipalign_kept.read(shard.table, inputs, rows), variants, samples, units, tally)
 
 
 def check(spec: Spec, batch: pa.RecordBatch) -> None:
