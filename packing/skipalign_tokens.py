@@ -300,9 +300,11 @@ def fit(spec: ChatSpec, batch: Batch, tally: Tally) -> Batch:
         tally.count("rows_truncated", int(too_long.sum()))
         batch = replace(batch, tokens=_truncated(batch.tokens, spec.max_length))
     t = batch.tokens
-    trained, filled = t.trained.copy(), np.flatnonzero(np.diff(t.offsets))
-    trained[t.offsets[filled]] = False
-    batch = replace(batch, tokens=replace(t, trained=trained))
+    trained, filled = t.trained, np.flatnonzero(np.diff(t.offsets))
+    if trained[t.offsets[filled]].any():
+        trained = trained.copy()
+        trained[t.offsets[filled]] = False
+        batch = replace(batch, tokens=replace(t, trained=trained))
     labels = np.zeros(len(batch.ids), bool)
     labels[filled] = np.logical_or.reduceat(trained, t.offsets[filled]) if len(filled) else False
     tally.count("rows_without_labels", int((~labels).sum()))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from packing.runs import places, runs_of
+from packing.runs import places, runs_of, taken
 
 
 def test_runs_are_what_an_index_for_every_number_gives():
@@ -33,3 +34,14 @@ def test_places_are_where_flags_are_set(flags, step):
     many = np.zeros(1000, bool)
     many[: len(given_flags)] = many[-1] = given_flags.any()
     assert np.array_equal(places(many), np.flatnonzero(many))
+
+
+def test_what_is_taken_is_what_an_index_gives():
+    values = np.arange(7, dtype=np.int32) ** 2
+    numbers = np.array([6, 0, 3, 3], np.int32)
+    assert taken(values, numbers).tolist() == [36, 0, 9, 9]
+    assert taken(values, numbers).dtype == np.int32
+    assert taken(values, numbers[:0]).tolist() == []
+    for wrong in (7, -1):
+        with pytest.raises(IndexError):
+            taken(values, np.array([0, wrong], np.int32))
