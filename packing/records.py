@@ -178,7 +178,7 @@ def _documents_of_lines(
             of = "" if domain is None else _domain_name(domain)
             item = Document(index=place, row=number, name=name, id=_name(found, number), text=text, domain=of)
         else:
-            item = _item(line, name, number, place, read)
+            item = _item(record if isinstance(record, dict) else line, name, number, place, read)
         # A line may be 100 MB long: who works on what was in it does so without the line.
         del line, record, text
         yield item

@@ -93,7 +93,7 @@ LINES = {
     "machine": 3,
     "cip": 4,
     "skipalign": 4,
-    "positions": 1,
+    "positions": 2,
     "packing": 8,
     "synl": 4,
     "needle": 3,
