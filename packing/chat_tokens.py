@@ -104,10 +104,14 @@ def chat_tokens(layouts: Layouts, encoded: Encoded) -> ChatTokens:
     found = _borders(layouts)
     line, base = _line(encoded, found.bytes)
     turns = np.bincount(found.turn_row, minlength=len(layouts)).astype(np.int64)
-    edges, spans = (
-        np.searchsorted(line, (ends + base[row, None]).astype(line.dtype, copy=False))
+    turn_ends, span_ends = (
+        (ends + base[row, None]).astype(line.dtype, copy=False).T
         for ends, row in ((found.turns, found.turn_row), (found.spans, found.span_row))
     )
+    edges = np.stack([np.searchsorted(line, ends) for ends in turn_ends], 1)
+    # Most times all of a response is trained but its end, and a search is a walk through memory: what is known is not looked for again.
+    begins = edges[:, 0] if np.array_equal(turn_ends[0], span_ends[0]) else np.searchsorted(line, span_ends[0])
+    spans = np.stack([begins, np.searchsorted(line, span_ends[1])], 1)
     responses, lengths, block_offsets = _blocks(edges, found.turn_row, turns, encoded.offsets)
     return ChatTokens(
         ids=encoded.ids,

@@ -49,8 +49,9 @@ def kept_runs(
         starts[of] = end + offsets_of(lengths[of])[:-1]
         found.append(kept)
         end += len(kept)
-    found.append(narrowed(np.zeros(0, np.int32) if behind is None else behind))
-    return np.concatenate(found), starts
+    if behind is not None or not found:
+        found.append(narrowed(np.zeros(0, np.int32) if behind is None else behind))
+    return found[0] if len(found) == 1 else np.concatenate(found), starts
 
 
 def read_kept(inputs: Inputs, table: pa.Table, lengths: NDArray[np.int64]) -> NDArray[np.int32]:

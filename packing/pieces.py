@@ -39,22 +39,36 @@ def rows_per_shard(pieces: Sequence[Piece]) -> int:
 
 
 def rows_at(
-    inputs: Inputs, index: NDArray[np.int64], *, most: int, first: int | None = None, most_bytes: int | None = None
+    inputs: Inputs, index: NDArray[np.int64], *, most: int, most_bytes: int | None = None, multiple: int = 1
 ) -> Iterator[RowSpan]:
-    """The source rows `index` int64 [n] (rising, from 0 over all pieces), at most `most` at a time and `first` of them at first, each
-    span within one piece; about `most_bytes` at most where rows are as long as the piece's are on average."""
-    wanted = most
-    first = most if first is None else first
+    """The source rows `index` int64 [n] (rising, from 0 over all pieces), about `most` at a time, each span within one piece; about
+    `most_bytes` where rows are as long as the piece's are on average. But where pieces meet, spans begin at multiples of one number, which
+    divides `multiple` or is a multiple of it."""
     for piece in inputs.pieces:
-        most = wanted if most_bytes is None else min(wanted, 1 + most_bytes * piece.rows // max(piece.bytes, 1))
-        begin, end = np.searchsorted(index, [piece.first_index, piece.first_index + piece.rows])
+        begin, end = np.searchsorted(index, [piece.first_index, piece.first_index + piece.rows]).tolist()
         if begin == end:
             continue
         table = inputs.read(piece)
-        starts = [begin, *range(begin + min(first, most), end, most)] if begin == 0 else range(begin, end, most)
-        for start, stop in pairwise([*starts, end]):
+        fit = most if most_bytes is None else min(most, 1 + most_bytes * piece.rows // max(piece.bytes, 1))
+        for start, stop in pairwise(_cuts(begin, end, _rounded(fit, multiple))):
             chosen = index[start:stop]
             local = chosen - piece.first_index
             together = int(local[-1] - local[0]) == len(local) - 1
             part = table.slice(int(local[0]), len(local)) if together else table.take(pa.array(local))
             yield RowSpan(piece=piece, row=piece.first_row + local, index=chosen, table=part)
+
+
+def _rounded(step: int, multiple: int) -> int:
+    """About `step`: a multiple of the number, or a part of it."""
+    return step // multiple * multiple if step >= multiple else -(-multiple // -(-multiple // step))
+
+
+def _cuts(begin: int, end: int, step: int) -> list[int]:
+    """Where spans of rows between `begin` and `end` meet: at multiples of `step`, unless a quarter of that or less would be left before or
+    behind, for a batch has its price."""
+    few = step // 4
+    return [
+        begin,
+        *(at for at in range(begin // step * step + step, end, step) if at - begin > few and end - at > few),
+        end,
+    ]

@@ -114,17 +114,17 @@ def place(
         sequences, bias = cut(sequences, reason == SKIPPED, budget, draws)
     last = bias[sequences.offsets[1:] - 1]
     reason[(reason == SKIPPED) & (last == 0)] = ZERO_SPAN
-    positions = position_ids(sequences.lengths, bias, offsets_of(sequences.tokens))
+    positions = position_ids(sequences, bias)
     return Placement(sequences=sequences, bias=bias, reason=reason, positions=positions)
 
 
-def position_ids(lengths: NDArray[np.int64], bias: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Positions of all tokens, int32 [T], from block lengths and biases [B] and token offsets of the sequences [R + 1]."""
-    blocks = offsets_of(lengths)
+def position_ids(sequences: Sequences, bias: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Positions of all tokens, int32 [T], from the biases of blocks int64 [B]."""
+    lengths = sequences.lengths
     # What a block's first position is more than its number among all tokens, every other of the block is too.
-    own = np.searchsorted(offsets, blocks[:-1], side="right") - 1
-    moved = np.repeat((bias - offsets[own]).astype(np.int32), lengths)
-    moved += np.arange(blocks[-1], dtype=np.int32)
+    opens = offsets_of(lengths)[sequences.offsets[:-1]]
+    moved = np.repeat((bias - opens[sequences.of_block]).astype(np.int32), lengths)
+    moved += np.arange(len(moved), dtype=np.int32)
     return moved
 
 

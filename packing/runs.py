@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TypeVar
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 Number = TypeVar("Number", bound=np.generic)
@@ -31,3 +33,22 @@ def runs_of(values: NDArray[Number], starts: NDArray[np.int64], lengths: NDArray
     closes = np.append(opens[1:], len(starts))[: len(opens)] - 1
     parts = [values[a:b] for a, b in zip(starts[opens].tolist(), ends[closes].tolist(), strict=True)]
     return np.concatenate(parts) if parts else values[:0]
+
+
+def places(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Where `flags` bool [n] are set, int64 rising: np.flatnonzero for flags of which few are, which are looked at eight at a time."""
+    whole = len(flags) // 8 * 8
+    eights = np.ascontiguousarray(flags[:whole]).view(np.uint64)
+    some = np.flatnonzero(eights != 0)
+    found = np.flatnonzero(eights[some].view(np.bool_))
+    return np.concatenate([some[found >> 3] * 8 + (found & 7), whole + np.flatnonzero(flags[whole:])])
+
+
+def taken(values: NDArray[np.int32], numbers: NDArray[np.int32]) -> NDArray[np.int32]:
+    """`values[numbers]`, int32 [numbers]; raises IndexError where a number is none of theirs."""
+    # Arrow takes half the time of numpy, which makes eight bytes of every number before it looks.
+    if len(numbers) and int(numbers.view(np.uint32).max()) >= len(values):
+        message = f"a number of {len(values)} values is negative or too large"
+        raise IndexError(message)
+    options = pc.TakeOptions(boundscheck=False)
+    return pc.call_function("take", [pa.array(values), pa.array(numbers)], options).to_numpy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -23,12 +23,15 @@ from packing.plan import Inputs, Piece, Plan, Shard, Survey, Tally
 from packing.positions import NO_GAP, TOO_LONG, Sequences, place
 from packing.skipalign_plan import compose, cut_by_tokens, runs, shards_of
 from packing.skipalign_statistics import count_rows, reason_name
-from packing.skipalign_tokens import Batch, select, token_batches
+from packing.skipalign_tokens import Batch, select, token_batches, whole_groups
 from packing.spec import CommonSpec, Source
 
 WITHOUT_TURNS = frozenset({"pose", "random", "cream"})
 SHARD_TOKENS = 2 * 1024 * 1024
 """Tokens of a shard of packed rows where the spec says nothing."""
+
+SAMPLE_ROWS = 32
+"""Source rows of a shard of a sample."""
 
 
 class Spec(CommonSpec):
@@ -54,6 +57,11 @@ class Spec(CommonSpec):
     def sources(self) -> Mapping[str, Source]:
         """The one source."""
         return {"/source": self.source}
+
+    def for_sample(self) -> Self:
+        """The same rows by small shards, for who looks at the first rows waits for their shard."""
+        smaller = {"shard_rows": min(self.shard_rows or SAMPLE_ROWS, SAMPLE_ROWS), "shard_tokens": None}
+        return self if _is_planned(self) else self.model_copy(update=smaller)
 
 
 def needs_survey(spec: Spec) -> bool:
@@ -120,12 +128,17 @@ def build(spec: Spec, shard: Shard, inputs: Inputs, tally: Tally) -> Iterator[pa
         yield from _build_planned(spec, shard, inputs, tally)
         return
     index = np.arange(work["first"], work["first"] + work["rows"])
-    for batch in _batches(spec, inputs, index, tally):
-        count = len(batch.ids)
-        if count:
-            chosen = select(batch, np.repeat(np.arange(count), spec.variants)) if spec.variants > 1 else batch
-            one = np.ones(count * spec.variants, np.int64)
-            yield lay_out(spec, chosen, np.tile(np.arange(spec.variants), count), one, one, tally)
+    found = (_varied(batch, spec.variants) for batch in _batches(spec, inputs, index, tally) if batch.ids)
+    # A batch has all variants of a row or, where a row group ends between them, begins or ends with some.
+    before = 0
+    for batch in whole_groups(found):
+        one = np.ones(len(batch.ids), np.int64)
+        yield lay_out(spec, batch, (before + np.arange(len(batch.ids))) % spec.variants, one, one, tally)
+        before += len(batch.ids)
+
+
+def _varied(batch: Batch, variants: int) -> Batch:
+    return select(batch, np.repeat(np.arange(len(batch.ids)), variants)) if variants > 1 else batch
 
 
 def _build_planned(spec: Spec, shard: Shard, inputs: Inputs, tally: Tally) -> Iterator[pa.RecordBatch]:
@@ -135,9 +148,7 @@ def _build_planned(spec: Spec, shard: Shard, inputs: Inputs, tally: Tally) -> It
     )
     if not len(rows):
         return
-    batch = skipalign_kept.read(shard.table, inputs)
-    chosen = select(batch, np.searchsorted(batch.index, rows))
-    yield lay_out(spec, chosen, variants, samples, units, tally)
+    yield lay_out(spec, skipalign_kept.read(shard.table, inputs, rows), variants, samples, units, tally)
 
 
 def check(spec: Spec, batch: pa.RecordBatch) -> None:

@@ -1,6 +1,7 @@
 """What surveys keep of rows that are composed over a whole dataset, so that each is tokenised once: its tokens, and its blocks behind them.
 
-What is trained, and which blocks are responses, stands in the sign: a token or a length that is not is kept as its complement.
+What is trained, and which blocks are responses, stands in the sign: a token or a length that is not is kept as its complement:
+all bits turned, which are turned back by those of the sign.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from packing.chat_tokens import ChatTokens, offsets_of
-from packing.kept import Kept, checksums, narrowed, read_kept
+from packing.chat_tokens import ChatTokens
+from packing.kept import Kept, checksums, kept_runs, narrowed
 from packing.plan import Inputs, Piece, Survey
+from packing.runs import offsets_of, runs_of, within
 from packing.skipalign_tokens import Batch, concatenate
 
 
@@ -34,7 +36,9 @@ def keep(batches: Iterable[Batch], piece: Piece) -> Survey:
         sizes = np.diff(t.offsets) + np.diff(t.block_offsets)
         of_token = _of_token(np.diff(t.offsets), np.diff(t.block_offsets))
         numbers = np.empty(len(of_token), np.int32)
-        numbers[of_token] = np.where(t.trained, t.ids, ~t.ids)
+        signs = t.trained.astype(np.int32)
+        signs -= 1  # no bit of what is trained, every one of what is not
+        numbers[of_token] = signs ^ t.ids
         numbers[~of_token] = np.where(t.responses, t.lengths, ~t.lengths)
         kept = narrowed(numbers)
         checksum[place] = checksums(kept, sizes)
@@ -56,23 +60,27 @@ def rows_of(surveys: Sequence[pa.Table]) -> pa.Table:
     return table.append_column("row", pa.array(np.arange(table.num_rows)))
 
 
-def read(table: pa.Table, inputs: Inputs) -> Batch:
-    """The rows of a table that `rows_of` made, or of some of its rows, as they were when they were kept; raises SourceError where they are
-    not."""
-    n_tokens, blocks = (table.column(name).to_numpy().astype(np.int64) for name in ("n_tokens", "blocks"))
-    kept = read_kept(inputs, table, n_tokens + blocks)
-    of_token = _of_token(n_tokens, blocks)
-    tokens, lengths = kept[of_token], kept[~of_token]
+def read(table: pa.Table, inputs: Inputs, rows: NDArray[np.int64]) -> Batch:
+    """The rows `rows` int64 [R] (their numbers over all pieces, in any order, repeats allowed), as they were when they were kept, out of a
+    table that `rows_of` made, or of some of its rows in their order; raises SourceError where they are not."""
+    number, n_tokens, blocks = (
+        table.column(name).to_numpy().astype(np.int64, copy=False) for name in ("row", "n_tokens", "blocks")
+    )
+    kept, starts = kept_runs(inputs, table, n_tokens + blocks)
+    at = np.searchsorted(number, rows)
+    starts, n_tokens, blocks = starts[at], n_tokens[at], blocks[at]
+    tokens = runs_of(kept, starts, n_tokens).astype(np.int32, copy=False)
+    lengths = kept[np.repeat(starts + n_tokens, blocks) + within(blocks)].astype(np.int64)
     return Batch(
-        ids=table.column("id").to_pylist(),
-        index=table.column("row").to_numpy(),
+        ids=table.column("id").take(pa.array(at)).to_pylist(),
+        index=rows,
         documents=bool(table.column("document")[0].as_py()),
         tokens=ChatTokens(
-            ids=_bare(tokens),
+            ids=tokens ^ (tokens >> 31),
             trained=tokens >= 0,
             offsets=offsets_of(n_tokens),
             responses=lengths >= 0,
-            lengths=_bare(lengths).astype(np.int64),
+            lengths=lengths ^ (lengths >> 63),
             block_offsets=offsets_of(blocks),
         ),
     )
@@ -81,8 +89,3 @@ def read(table: pa.Table, inputs: Inputs) -> Batch:
 def _of_token(n_tokens: NDArray[np.int64], blocks: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which kept numbers are tokens, and not lengths of blocks: bool [numbers]."""
     return np.repeat(np.tile([True, False], len(n_tokens)), np.stack([n_tokens, blocks], 1).ravel())
-
-
-def _bare(values: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Complements turned back."""
-    return np.where(values < 0, ~values, values)

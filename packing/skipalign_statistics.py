@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -42,8 +43,7 @@ def count_rows(spec: SizedSpec, trained: NDArray[np.bool_], layout: Layout, plac
     tally.count("conversations_eligible", int((skipped | (placement.reason == NOT_DRAWN)).sum()))
     for reason in range(1, len(REASONS)):
         tally.count(reason_name(reason), int((placement.reason == reason).sum()))
-    lengths, spans = powers_of_two(spec.max_length), even_edges(spec.max_position)
-    far = even_edges(max(spec.max_position, spec.max_length), 128)
+    lengths, spans, far = _edges(spec.max_length, spec.max_position)
     tally.histogram("row_tokens", Histogram(lengths)).add(rows)
     tally.histogram("row_fill_percent", Histogram(list(range(102)))).add(rows * 100 // spec.max_length)
     tally.histogram("conversation_tokens", Histogram(lengths)).add(sizes)
@@ -53,6 +53,12 @@ def count_rows(spec: SizedSpec, trained: NDArray[np.bool_], layout: Layout, plac
     own, first, lengths = distances_to_prompts(placement)
     tally.histogram("distance_to_prompt", Histogram(far)).add_runs(own, lengths)
     tally.histogram("distance_to_first_prompt", Histogram(far)).add_runs(first, lengths)
+
+
+@lru_cache(maxsize=16)
+def _edges(max_length: int, max_position: int) -> tuple[list[int], list[int], list[int]]:
+    """The edges of histograms: of lengths, of spans, and of positions and distances."""
+    return powers_of_two(max_length), even_edges(max_position), even_edges(max(max_position, max_length), 128)
 
 
 def distances_to_prompts(placement: Placement) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

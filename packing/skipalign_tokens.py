@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from packing.chat_layout import Joined, Layout, Layouts, TemplateRowError
 from packing.chat_shapes import Messages
 from packing.chat_tokens import ChatTokens, chat_tokens, encode_rendered, require_escapable, spells_special
 from packing.dataset.errors import BadRowError
+from packing.dataset.writer import GROUP_ROWS, closed_rows
 from packing.fast_engine import tried_of
 from packing.pieces import RowSpan, rows_at
 from packing.plan import Inputs, Tally
@@ -23,9 +24,9 @@ from packing.runs import offsets_of, runs_of, within
 from packing.spec import Columns
 from packing.tokenizers import Encoded, Tokenizer
 
-FIRST_ROWS, MOST_ROWS, BATCH_BYTES = 32, 4096, 4 * 1024 * 1024
-"""Rows of the first batch, which a preview waits for; the most of any other, and about how many bytes they are: short rows by the thousand,
-for a batch costs some hundred calls of numpy. Where batches end leaves no trace in a file."""
+MOST_ROWS, BATCH_BYTES = 16384, 8 * 1024 * 1024
+"""The most rows of a batch, and about how many bytes they are: short rows by the thousand, for a batch costs some hundred calls of numpy.
+Where batches end leaves no trace in a file."""
 
 
 class ChatSpec(Protocol):
@@ -64,7 +65,7 @@ def token_batches(
 
     Raises BadRowError for the first row that cannot be used, or counts such rows where the spec says so.
     """
-    for span in rows_at(inputs, index, most=MOST_ROWS, first=FIRST_ROWS, most_bytes=BATCH_BYTES):
+    for span in rows_at(inputs, index, most=MOST_ROWS, most_bytes=BATCH_BYTES, multiple=GROUP_ROWS):
         laid, encoded = _encoded(spec, span, template, inputs.tokenizer, unseen=True)
         disagreed = template.disagreements(_tried(spec, span, laid, encoded)) if template.joins else 0
         if disagreed:
@@ -212,6 +213,8 @@ def select(batch: Batch, chosen: NDArray[np.int64]) -> Batch:
 
 def concatenate(batches: Sequence[Batch]) -> Batch:
     """Batches end to end; at least one."""
+    if len(batches) == 1:
+        return batches[0]
     parts = [batch.tokens for batch in batches]
     return Batch(
         ids=[name for batch in batches for name in batch.ids],
@@ -224,6 +227,44 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
             responses=np.concatenate([t.responses for t in parts]),
             lengths=np.concatenate([t.lengths for t in parts]),
             block_offsets=offsets_of(np.concatenate([np.diff(t.block_offsets) for t in parts])),
+        ),
+    )
+
+
+def whole_groups(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The rows of batches in batches that end where row groups do (but for the last), so that the writer puts rows down as they lie."""
+    pending: list[Batch] = []
+    for batch in batches:
+        if pending:
+            counts = np.concatenate([np.diff(part.tokens.offsets) for part in pending])
+            closed = closed_rows(counts)
+            if closed:
+                whole = concatenate(pending)
+                yield _rows(whole, 0, closed)
+                pending = [_rows(whole, closed, len(counts))] if closed < len(counts) else []
+        pending.append(batch)
+    if pending:
+        yield concatenate(pending)
+
+
+def _rows(batch: Batch, first: int, end: int) -> Batch:
+    """Some rows of a batch that follow each other, nothing copied."""
+    if first == 0 and end == len(batch.ids):
+        return batch
+    t = batch.tokens
+    offsets, blocks = t.offsets[first : end + 1], t.block_offsets[first : end + 1]
+    tokens, of_block = slice(*offsets[[0, -1]].tolist()), slice(*blocks[[0, -1]].tolist())
+    return Batch(
+        ids=batch.ids[first:end],
+        index=batch.index[first:end],
+        documents=batch.documents,
+        tokens=ChatTokens(
+            ids=t.ids[tokens],
+            trained=t.trained[tokens],
+            offsets=offsets - offsets[0],
+            responses=t.responses[of_block],
+            lengths=t.lengths[of_block],
+            block_offsets=blocks - blocks[0],
         ),
     )
 
@@ -259,9 +300,11 @@ def fit(spec: ChatSpec, batch: Batch, tally: Tally) -> Batch:
         tally.count("rows_truncated", int(too_long.sum()))
         batch = replace(batch, tokens=_truncated(batch.tokens, spec.max_length))
     t = batch.tokens
-    trained, filled = t.trained.copy(), np.flatnonzero(np.diff(t.offsets))
-    trained[t.offsets[filled]] = False
-    batch = replace(batch, tokens=replace(t, trained=trained))
+    trained, filled = t.trained, np.flatnonzero(np.diff(t.offsets))
+    if trained[t.offsets[filled]].any():
+        trained = trained.copy()
+        trained[t.offsets[filled]] = False
+        batch = replace(batch, tokens=replace(t, trained=trained))
     labels = np.zeros(len(batch.ids), bool)
     labels[filled] = np.logical_or.reduceat(trained, t.offsets[filled]) if len(filled) else False
     tally.count("rows_without_labels", int((~labels).sum()))

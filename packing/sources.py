@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from packing.dataset.errors import SourceError
+from packing.runs import places
 
 PIECE_BYTES = 8 * 1024 * 1024
 READ_BYTES = 8 * 1024 * 1024
@@ -234,7 +235,7 @@ def _lines(data: bytes, first_row: int) -> Cut:
 
 def lines_table(data: bytes) -> pa.Table:
     """Lines with their newlines, as one binary column, `line`, over the very bytes that were read."""
-    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == NEWLINE) + 1
+    ends = places(np.frombuffer(data, np.uint8) == NEWLINE) + 1
     if not len(ends) or ends[-1] != len(data):
         ends = np.append(ends, len(data))
     offsets = np.concatenate([np.zeros(1, np.int64), ends.astype(np.int64)])

@@ -151,6 +151,13 @@ def group_ends(tokens: NDArray[np.int64]) -> list[int]:
     return ends[1:]
 
 
+def closed_rows(tokens: NDArray[np.int64]) -> int:
+    """How many of the rows of so many `tokens` int64 [R], the first of which begins a group, are of groups that take no further row."""
+    ends = [0, *group_ends(tokens)]
+    last = tokens[ends[-2] :] if len(ends) > 1 else tokens
+    return ends[-1] if len(last) == GROUP_ROWS or int(last.sum()) >= GROUP_TOKENS else ends[max(0, len(ends) - 2)]
+
+
 def _fitting(tokens: NDArray[np.int64], rows: int, held: int) -> int:
     """How many of the rows at hand, of so many `tokens` int64 [R] each, go into a group that has `rows` rows and `held` tokens."""
     fits = int(np.searchsorted(np.cumsum(tokens) + held, GROUP_TOKENS, side="left")) + 1

@@ -169,9 +169,21 @@ def test_a_row_is_placed_alike_in_any_company():
         assert np.array_equal(whole.positions[: 7 * 30], first.positions)
 
 
+def of_blocks(lengths, counts):
+    """Sequences of so many blocks each."""
+    zeros = np.zeros(len(counts), np.int64)
+    return Sequences(
+        responses=np.zeros(len(lengths), bool),
+        lengths=np.asarray(lengths, np.int64),
+        offsets=offsets_of(np.array(counts, np.int64)),
+        row=zeros,
+        variant=zeros,
+    )
+
+
 def test_position_ids_of_a_worked_example():
     # two rows: blocks of 2 and 3 tokens with a jump of 10 before the second; one block of 2
-    positions = position_ids(np.array([2, 3, 2]), np.array([0, 10, 0]), np.array([0, 5, 7]))
+    positions = position_ids(of_blocks([2, 3, 2], [2, 1]), np.array([0, 10, 0]))
     assert positions.tolist() == [0, 1, 12, 13, 14, 0, 1]
     assert positions.dtype == np.int32
 
@@ -180,12 +192,11 @@ def test_position_ids_of_a_worked_example():
 def test_positions_are_numbers_in_the_sequence_moved_by_the_bias(sequences):
     blocks = [block for sequence in sequences for block in sequence]
     lengths, bias = (np.array([b[i] for b in blocks], np.int64) for i in (0, 1))
-    sizes = np.array([sum(length for length, _ in sequence) for sequence in sequences], np.int64)
     wanted = [
         place + moved
         for sequence in sequences
         for place, moved in enumerate(moved for length, moved in sequence for _ in range(length))
     ]
-    found = position_ids(lengths, bias, offsets_of(sizes))
+    found = position_ids(of_blocks(lengths, list(map(len, sequences))), bias)
     assert found.dtype == np.int32
     assert found.tolist() == wanted

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from packing.runs import runs_of
+from packing.runs import places, runs_of, taken
 
 
 def test_runs_are_what_an_index_for_every_number_gives():
@@ -22,3 +25,23 @@ def test_runs_are_what_an_index_for_every_number_gives():
         assert found.dtype == values.dtype
         assert found.tolist() == expected
     assert neighbours > 1000
+
+
+@given(st.lists(st.booleans(), max_size=40), st.integers(1, 3))
+def test_places_are_where_flags_are_set(flags, step):
+    given_flags = np.array(flags, bool)[::step]
+    assert places(given_flags).tolist() == [i for i, flag in enumerate(given_flags.tolist()) if flag]
+    many = np.zeros(1000, bool)
+    many[: len(given_flags)] = many[-1] = given_flags.any()
+    assert np.array_equal(places(many), np.flatnonzero(many))
+
+
+def test_what_is_taken_is_what_an_index_gives():
+    values = np.arange(7, dtype=np.int32) ** 2
+    numbers = np.array([6, 0, 3, 3], np.int32)
+    assert taken(values, numbers).tolist() == [36, 0, 9, 9]
+    assert taken(values, numbers).dtype == np.int32
+    assert taken(values, numbers[:0]).tolist() == []
+    for wrong in (7, -1):
+        with pytest.raises(IndexError):
+            taken(values, np.array([0, wrong], np.int32))

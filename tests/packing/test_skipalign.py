@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -13,9 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from packing import skipalign, skipalign_tokens
+from packing.chat_tokens import ChatTokens
+from packing.dataset import writer
 from packing.dataset.errors import BadRowError, DatasetError, InputError, SpecError
 from packing.dataset.reader import read_manifest
 from packing.plan import Tally
+from packing.runs import offsets_of
+from packing.skipalign_tokens import Batch, concatenate, whole_groups
 from service.commands.verify import verify
 from service.engine.shard_task import TaskError
 from service.kinds import spec_of
@@ -69,12 +74,55 @@ def test_batches_are_bounded_by_bytes_and_leave_no_trace(talks, build, monkeypat
         return chat_tokens(layouts, encoded)
 
     monkeypatch.setattr(skipalign_tokens, "chat_tokens", counted)
-    for most_bytes, most in ((1 << 30, 32), (talks.stat().st_size // 10 + 1, 7), (1, 1)):
+    for most_bytes, most in ((1 << 30, 60), (talks.stat().st_size // 10 + 1, 7), (1, 1)):
         sizes.clear()
         monkeypatch.setattr(skipalign_tokens, "BATCH_BYTES", most_bytes)
         assert rows_of(build(talks, strategy="all")) == rows
         assert max(sizes) == most
         assert sum(sizes) == 60
+
+
+def batch_of(first, counts):
+    """Documents of so many tokens each, all of which tell which they are."""
+    offsets = offsets_of(counts)
+    tokens = ChatTokens(
+        ids=np.arange(offsets[-1], dtype=np.int32) + first * 1000,
+        trained=np.arange(offsets[-1]) % 3 == 0,
+        offsets=offsets,
+        responses=np.arange(2 * len(counts)) % 2 == 1,
+        lengths=np.stack([counts - 1, np.ones(len(counts), np.int64)], 1).ravel(),
+        block_offsets=2 * np.arange(len(counts) + 1),
+    )
+    numbers = np.arange(first, first + len(counts))
+    return Batch(ids=[str(i) for i in numbers], index=numbers, tokens=tokens)
+
+
+def test_batches_end_where_row_groups_do(monkeypatch):
+    monkeypatch.setattr(writer, "GROUP_ROWS", 16)
+    monkeypatch.setattr(writer, "GROUP_TOKENS", 300)
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        firsts = np.cumsum(rng.integers(1, 40, size=rng.integers(1, 12)))
+        batches = [batch_of(a, rng.integers(2, 60, size=b - a)) for a, b in itertools.pairwise([0, *firsts.tolist()])]
+        whole, found = concatenate(batches), list(whole_groups(batches))
+        again = concatenate(found)
+        assert again.ids == whole.ids
+        assert np.array_equal(again.index, whole.index)
+        for name in ChatTokens.__slots__:
+            assert np.array_equal(getattr(again.tokens, name), getattr(whole.tokens, name)), name
+        groups = writer.group_ends(np.diff(whole.tokens.offsets))
+        ends = np.cumsum([len(batch.ids) for batch in found]).tolist()
+        assert set(ends) <= set(groups)
+        assert len(found) <= len(batches)
+    assert list(whole_groups([])) == []
+
+
+def test_a_sample_has_the_same_rows_by_small_shards(talks):
+    spec = spec_of({"kind": "skipalign", "source": {"path": str(talks)}, "shard_tokens": 10_000})
+    assert (spec.for_sample().shard_rows, spec.for_sample().shard_tokens) == (skipalign.SAMPLE_ROWS, None)
+    assert spec.model_copy(update={"shard_rows": 5, "shard_tokens": None}).for_sample().shard_rows == 5
+    packed = spec.model_copy(update={"packing": "best_fit"})
+    assert packed.for_sample() is packed, "its rows are those of a whole plan"
 
 
 def test_the_seed_moves_gaps_and_nothing_else(talks, build):

@@ -14,7 +14,7 @@ from packing import skipalign, skipalign_kept
 from packing.chat_tokens import ChatTokens, offsets_of
 from packing.dataset.errors import SourceError
 from packing.dataset.reader import read_manifest
-from packing.skipalign_tokens import Batch
+from packing.skipalign_tokens import Batch, select
 from tests.conftest import conversation, write_lines
 
 ROWS = st.lists(
@@ -64,11 +64,17 @@ def test_rows_come_back_as_they_were(one, two):
     assert wanted.tolist() == [i for batch in batches for i in batch.index.tolist()]
     if not len(wanted):
         return
-    back = skipalign_kept.read(table.take(pa.array(wanted)), Kept(surveys))
+    back = skipalign_kept.read(table.take(pa.array(wanted)), Kept(surveys), wanted)
     assert back.ids == [name for batch in batches for name in batch.ids]
     assert back.index.tolist() == wanted.tolist()
     for name in ("ids", "trained", "responses", "lengths"):
         assert np.array_equal(getattr(back.tokens, name), np.concatenate([getattr(b.tokens, name) for b in batches]))
+    again = np.concatenate([wanted[::-1], wanted[:1]])
+    mixed = skipalign_kept.read(table.take(pa.array(wanted)), Kept(surveys), again)
+    chosen = select(back, np.searchsorted(wanted, again))
+    assert (mixed.ids, mixed.index.tolist()) == (chosen.ids, chosen.index.tolist())
+    for name in ChatTokens.__slots__:
+        assert np.array_equal(getattr(mixed.tokens, name), getattr(chosen.tokens, name)), name
     turns = [sum(flag for flag, _ in row) for row in [*one, *two]]
     assert table.column("turns").to_numpy()[wanted].tolist() == turns
     assert np.diff(back.tokens.block_offsets).tolist() == [len(row) for row in [*one, *two]]
@@ -77,11 +83,11 @@ def test_rows_come_back_as_they_were(one, two):
 def test_a_bit_that_flipped_is_found():
     survey = skipalign_kept.keep([batch_of([[(True, [(7, True)])]], 0)], SimpleNamespace(rows=1, first_index=0))
     table = skipalign_kept.rows_of([survey.table])
-    assert skipalign_kept.read(table, Kept([survey])).tokens.ids.tolist() == [7]
+    assert skipalign_kept.read(table, Kept([survey]), np.zeros(1, np.int64)).tokens.ids.tolist() == [7]
     for place in range(len(survey.kept)):
         survey.kept[place] ^= 1
         with pytest.raises(SourceError, match="damaged in the store"):
-            skipalign_kept.read(table, Kept([survey]))
+            skipalign_kept.read(table, Kept([survey]), np.zeros(1, np.int64))
         survey.kept[place] ^= 1
 
 
