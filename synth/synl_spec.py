@@ -95,7 +95,7 @@ def _problems(found: Mapping[tuple[str, ...], str]) -> ValidationError:
     """Sentences about fields further in, each under its own name."""
     lines = [
         InitErrorDetails(
-            type=PydanticCustomError("value_error", "{sentence}", {"sentence": text}), loc=steps, input=None
+            type=PydanticCustomError("spec", "{sentence}", {"sentence": text}), loc=steps, input=None
         )
         for steps, text in found.items()
     ]

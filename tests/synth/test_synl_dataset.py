@@ -139,7 +139,7 @@ def test_shares_are_those_asked_for(tmp_path):
         ({"tasks": {"sum": 1}}, "/tasks/sum", "there is no task 'sum'; there are lookup, "),
         ({"formats": {"yaml": 1}}, "/formats/yaml", "there are markdown, csv"),
         ({"formats": {"csv": -1}}, "/formats/csv", "a weight is a number from 0 up"),
-        ({"formats": {"csv": float("nan")}}, "/formats/csv", "not plain data"),
+        ({"formats": {"csv": float("nan")}}, "/formats/csv", "infinity and NaN are no numbers"),
         ({"locales": {"xx_YY": 1}}, "/locales/xx_YY", "every other locale of Faker"),
         ({"schemas": {"ledger": 1}}, "/tasks/join", "add one of employees, "),
         ({"schemas": {"people": 1}}, "/schemas/people", "there are employees, "),
