@@ -94,9 +94,7 @@ def _length(value: Any) -> Span | list[int]:
 def _problems(found: Mapping[tuple[str, ...], str]) -> ValidationError:
     """Sentences about fields further in, each under its own name."""
     lines = [
-        InitErrorDetails(
-            type=PydanticCustomError("spec", "{sentence}", {"sentence": text}), loc=steps, input=None
-        )
+        InitErrorDetails(type=PydanticCustomError("spec", "{sentence}", {"sentence": text}), loc=steps, input=None)
         for steps, text in found.items()
     ]
     return ValidationError.from_exception_data("weights", lines)
