@@ -6,6 +6,7 @@ that the same texts are tried whoever builds which shard. Texts it refuses (a by
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ import tokenizers
 from numpy.typing import NDArray
 
 ONE_IN = 1024
-_PLACES, _MULTIPLIERS = np.arange(8), np.random.default_rng(0).integers(2**63, size=9, dtype=np.uint64)
+_PLACES, _MULTIPLIERS = np.arange(8), np.frombuffer(hashlib.shake_256(b"longweave/tried").digest(72), "<u8")
 """Tokens of a text that decide whether it is one of those tried, in eighths of its length, and what they and their number are multiplied by
 (a multilinear hash, of which high bits count)."""
 PROBES = (

@@ -26,14 +26,16 @@ class ContentDigest:
 
     Where they are lists of int32 without nulls, `labels` beside `input_ids` are told by the places (int64) where they begin or end to be
     the ids or change otherwise, what they are there (uint8, 1 for the ids) and their values (int32); `position_ids` by the places where
-    one is not the one before and one more, and their values. Both tell every value, in a tenth of the bytes.
+    one is not the one before and one more, and their values. Both tell every value, in a tenth of the bytes. `form` 1, of datasets
+    that were built before, hashes these columns like all others.
     """
 
-    def __init__(self, schema: pa.Schema) -> None:
+    def __init__(self, schema: pa.Schema, form: int = FORM) -> None:
         self.schema = schema
+        self._form = form
         self._streams: dict[str, Any] = {}
         self._rows = 0
-        told = {field.name for field in schema if field.type == TOKENS and not field.nullable}
+        told = {field.name for field in schema if form > 1 and field.type == TOKENS and not field.nullable}
         self._labels = Labels() if {"input_ids", "labels"} <= told else None
         self._positions = Positions() if "position_ids" in told else None
 
@@ -53,7 +55,7 @@ class ContentDigest:
 
     def hexdigest(self) -> str:
         """The digest over all rows so far, as 64 hexadecimal digits."""
-        whole = hashlib.sha256(f"longweave content {FORM}, {self._rows} rows\n".encode())
+        whole = hashlib.sha256(f"longweave content {self._form}, {self._rows} rows\n".encode())
         for field in self.schema:
             whole.update(f"{field.name}: {field.type}\n".encode())
         for path in sorted(self._streams):

@@ -97,7 +97,8 @@ class Run:
         most = len(self.units.texts) + len(self.needles) + 1
         if self.label is None:
             return np.zeros(most + 1, np.int64)
-        wanted = min(most, room // max(1, int(self.units.tokens.min())) + len(self.needles) + 2)
+        # A room below nothing, which a large answer_budget leaves, has a first label too: the sentence about it comes later.
+        wanted = max(1, min(most, room // max(1, int(self.units.tokens.min())) + len(self.needles) + 2))
         counts = self.measure.counts([self.label(i) for i in range(wanted)])
         counts = np.concatenate([counts, np.full(most - wanted, counts.max())])
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])

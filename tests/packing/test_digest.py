@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from packing.dataset import digest
 from packing.dataset.digest import ContentDigest, Labels, Positions
 from packing.dataset.errors import DatasetError
+from packing.dataset.manifest import DataFile
+from packing.dataset.reader import check_values, open_parquet
 from packing.dataset.schema import list_of
+from packing.dataset.writer import write_shard
 
 SCHEMA = pa.schema(
     [pa.field(name, list_of(pa.int32()), nullable=False) for name in ("input_ids", "labels", "position_ids")]
@@ -123,3 +126,25 @@ def test_the_digest_of_values_stays_what_it_was():
 def test_labels_that_are_not_as_many_as_ids_are_no_dataset():
     with pytest.raises(DatasetError, match="labels and input_ids differ in length: 1 and 2 in a batch of rows"):
         of(batch([[1, 2]], [[1]], [[0, 1]]))
+
+
+def test_the_form_of_before_is_known_still():
+    """As 9057af7 took it: datasets that were built then can be verified."""
+    content = ContentDigest(SCHEMA, form=1)
+    content.update(batch([[5, 6, 7, 8], [9]], [[-100, 6, 7, -100], [-100]], [[0, 1, 100, 101], [0]]))
+    assert content.hexdigest() == "dec7b93a22b874d2fb78d24c2d9ce3c85fab3097e8cb1b7e6e635ecf4a2e5c57"
+
+
+@pytest.mark.parametrize("form", [1, 2])
+def test_values_are_held_against_either_form(tmp_path, form):
+    rows = batch([[5, 6, 7], [9]], [[-100, 6, 7], [-100]], [[0, 1, 100], [0]])
+    with (tmp_path / "x.parquet").open("wb") as sink:
+        written = write_shard([rows], SCHEMA, sink)
+    content = ContentDigest(SCHEMA, form=form)
+    content.update(rows)
+    entry = {"path": "x", "split": "train", "rows": 2, "tokens": 0, "bytes": written.bytes, "sha256": written.sha256}
+    with open_parquet(tmp_path / "x.parquet", name="x") as parquet:
+        file = DataFile(**entry, content_sha256=content.hexdigest())
+        assert sum(found.num_rows for found in check_values(parquet, file)) == 2
+        with pytest.raises(DatasetError, match="holds other values"):
+            list(check_values(parquet, DataFile(**entry, content_sha256="0" * 64)))

@@ -74,6 +74,14 @@ def test_bad_specs_are_named(fields, pointer, says):
     assert says in caught.value.problems[0].message
 
 
+@pytest.mark.parametrize("budget", [512, 600, 5000])
+def test_an_answer_that_leaves_no_room_is_named_with_the_least_length(inputs, budget):
+    with pytest.raises(SpecError) as caught:
+        needle.plan(spec(lengths=[512], answer_budget=budget), inputs, [])
+    assert {p.pointer for p in caught.value.problems} == {"/lengths/0"}
+    assert all(f"answer included: {512} is too small" in p.message for p in caught.value.problems)
+
+
 def test_every_length_that_is_too_small_is_named_with_the_least(inputs):
     with pytest.raises(SpecError) as caught:
         needle.plan(spec(tasks=["coreference", "common_words"], lengths=[512, 4096, 600]), inputs, [])
