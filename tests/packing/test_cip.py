@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from packing import cip
+from packing import cip, cip_units
 from packing.dataset.errors import DatasetError, InputError, SourceError, SpecError
 from packing.dataset.reader import read_manifest
 from packing.knots import knots_of
@@ -528,3 +528,18 @@ def test_kept_tokens_that_were_damaged_are_not_used(corpus, tmp_path):
             watch=Unwatched(),
         )
     assert damaged
+
+
+@pytest.mark.parametrize(
+    ("ids", "bos", "left"),
+    [
+        ([1, 5, 6, 2], [1], [5, 6]),
+        ([1, 5, 6, 2], [], [1, 5, 6]),
+        ([2, 5, 1], [1], [2, 5, 1]),
+        ([1], [1], []),
+        ([2], [1], []),
+        ([], [1], []),
+    ],
+)
+def test_what_is_put_around_documents_is_taken_from_those_that_have_it(ids, bos, left):
+    assert cip_units._bare(np.array(ids, np.int32), bos, [2]).tolist() == left

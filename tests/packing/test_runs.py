@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from packing import runs
 from packing.runs import places, runs_of, taken
 
 
@@ -36,7 +37,9 @@ def test_places_are_where_flags_are_set(flags, step):
     assert np.array_equal(places(many), np.flatnonzero(many))
 
 
-def test_what_is_taken_is_what_an_index_gives():
+@pytest.mark.parametrize("few", [0, 100], ids=["by Arrow", "by numpy"])
+def test_what_is_taken_is_what_an_index_gives(monkeypatch, few):
+    monkeypatch.setattr(runs, "FEW", few)
     values = np.arange(7, dtype=np.int32) ** 2
     numbers = np.array([6, 0, 3, 3], np.int32)
     assert taken(values, numbers).tolist() == [36, 0, 9, 9]

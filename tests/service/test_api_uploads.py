@@ -6,6 +6,7 @@ import base64
 import gzip
 import hashlib
 import io
+import itertools
 import json
 
 import pyarrow as pa
@@ -13,6 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from packing.dataset.errors import SourceError
+from service.storage.intake import take_in
+from service.storage.objects import Objects
+from service.storage.source_record import piece_path
 from service.uploads import file_name
 from tests.service.support import assert_problem, conversations, make_runner, open_api, settings_in, spec_for, upload
 
@@ -194,3 +198,27 @@ def test_an_upload_refused_half_way_leaves_no_pieces(api, services, monkeypatch)
     monkeypatch.setattr("service.uploads.take_in", half)
     assert_problem(api.post("/v1/uploads", content=conversations(1), headers=JSONL), 422, "invalid_source")
     assert services.objects.list("uploads") == []
+
+
+def test_pieces_stand_in_the_order_of_their_rows(tmp_path, monkeypatch):
+    """They are packed and written by threads, while the next are cut."""
+    monkeypatch.setattr("packing.sources.PIECE_BYTES", 300)
+    monkeypatch.setattr("packing.sources.READ_BYTES", 100)
+    lines = [json.dumps({"text": "x" * (number % 40)}) for number in range(200)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines) + "\n")
+    objects = Objects.local(tmp_path / "store")
+    record = take_in(tmp_path / "a.jsonl", name="a.jsonl", objects=objects, prefix="p")
+    assert len(record.pieces) > 10
+    assert [piece.first_row - 1 for piece in record.pieces] == [piece.first_index for piece in record.pieces]
+    assert list(itertools.accumulate((piece.rows for piece in record.pieces), initial=0)) == [
+        *(piece.first_index for piece in record.pieces),
+        200,
+    ]
+    found = [
+        line
+        for piece in record.pieces
+        for line in pq.read_table(tmp_path / "store" / piece_path("p", piece.digest)).column("line").to_pylist()
+    ]
+    assert [line.decode().strip() for line in found] == lines
+    assert record.digest == hashlib.sha256((tmp_path / "a.jsonl").read_bytes()).hexdigest()
+    assert record.problems["count"] == 5  # those without a letter
